@@ -1,0 +1,11 @@
+//! CPU convolution kernels.
+//!
+//! A [`Network`] is a chain of layers over images in `[batch, height, width, channels]` order,
+//! compiled once (weights packed) and then run on as many images as wanted. This is the only
+//! crate of the workspace that may hold `unsafe` code.
+
+mod error;
+mod network;
+
+pub use error::ConvError;
+pub use network::{Layer, Network, Shape};

@@ -1,0 +1,1 @@
+//! The model bundle: everything that a prediction needs, with its checks.

@@ -1,0 +1,1 @@
+//! Keras HDF5 model and weight files: read and written.

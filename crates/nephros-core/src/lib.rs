@@ -1,0 +1,14 @@
+//! Pixels in, probability out.
+//!
+//! Decoding, preprocessing, network definitions, Keras files and model bundles. No network, clock,
+//! environment, async or global randomness: what comes out depends on what goes in.
+
+pub mod bundle;
+pub mod digest;
+pub mod hint;
+pub mod keras;
+pub mod network;
+pub mod pixels;
+pub mod predictor;
+pub mod preprocessing;
+pub mod weights;

@@ -1,0 +1,6 @@
+//! compact
+
+use super::FeatureLayer;
+
+/// The feature extractor.
+pub const LAYERS: &[FeatureLayer] = &[];

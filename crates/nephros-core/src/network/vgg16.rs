@@ -1,0 +1,6 @@
+//! vgg16
+
+use super::FeatureLayer;
+
+/// The feature extractor.
+pub const LAYERS: &[FeatureLayer] = &[];

@@ -1,0 +1,1 @@
+//! ImageDataGenerator's random transforms.

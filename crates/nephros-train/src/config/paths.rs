@@ -1,0 +1,66 @@
+//! `config/config.yaml`: where things come from and go to.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The whole file. Relative paths are relative to the project folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Folder that all stages write into.
+    pub artifacts_root: PathBuf,
+    /// Stage `ingest`.
+    pub data_ingestion: DataIngestion,
+    /// Stage `prepare`.
+    pub prepare_base_model: PrepareBaseModel,
+    /// Stage `train`.
+    pub training: Training,
+}
+
+/// Stage `ingest`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataIngestion {
+    /// Folder of this stage.
+    pub root_dir: PathBuf,
+    /// Google Drive link, http(s) address, local zip or local folder.
+    #[serde(rename = "source_URL")]
+    pub source_url: String,
+    /// Where the zip is kept.
+    pub local_data_file: PathBuf,
+    /// Folder to extract into; the class folders end up in `kidney-ct-scan-image` below it.
+    pub unzip_dir: PathBuf,
+    /// Expected SHA-256 of the zip, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Expected MD5 of the zip, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub md5: Option<String>,
+    /// CSV with columns `path,class,patient` or `path,class,series`; default: one found beside
+    /// the class folders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patients_file: Option<PathBuf>,
+}
+
+/// Stage `prepare`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrepareBaseModel {
+    /// Folder of this stage.
+    pub root_dir: PathBuf,
+    /// The network without a head.
+    pub base_model_path: PathBuf,
+    /// The network with its untrained head.
+    pub updated_base_model_path: PathBuf,
+}
+
+/// Stage `train`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// Folder of this stage; the bundle is written to `bundle` below it.
+    pub root_dir: PathBuf,
+    /// The trained model as a Keras file.
+    pub trained_model_path: PathBuf,
+}

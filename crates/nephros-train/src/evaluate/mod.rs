@@ -1,0 +1,1 @@
+//! Scores on images that training never saw.

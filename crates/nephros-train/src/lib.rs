@@ -1,0 +1,14 @@
+//! Ingest, split, train and evaluate kidney CT classifiers.
+
+pub mod augment;
+pub mod config;
+pub mod evaluate;
+pub mod files;
+pub mod ingest;
+pub mod manifest;
+pub mod phantom;
+pub mod pretrained;
+pub mod progress;
+pub mod split;
+pub mod stages;
+pub mod train;

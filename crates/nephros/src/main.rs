@@ -1,0 +1,2 @@
+//! nephros
+fn main() {}
