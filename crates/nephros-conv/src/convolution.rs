@@ -148,7 +148,13 @@ struct Windows<'a> {
 /// `target[p, o] = sum over k of windows[p, k] * kernel[k, o]`, on the calling thread; added to
 /// what is there when `accumulate`.
 #[allow(unsafe_code, reason = "gemm::gemm takes raw pointers")]
-fn multiply_windows(windows: Windows<'_>, kernel: &[f32], outputs: usize, accumulate: bool, target: &mut [f32]) {
+fn multiply_windows(
+    windows: Windows<'_>,
+    kernel: &[f32],
+    outputs: usize,
+    accumulate: bool,
+    target: &mut [f32],
+) {
     let Windows { values, count, step, depth } = windows;
     assert!(count > 0 && values.len() >= (count - 1) * step + depth, "windows leave the map");
     assert!(kernel.len() == depth * outputs && target.len() >= count * outputs, "operands do not fit");

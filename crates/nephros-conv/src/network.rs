@@ -235,7 +235,8 @@ fn layout(layer: usize, input: Shape, output: Shape) -> Result<Layout, ConvError
 
 fn pooled(layer: usize, input: Shape) -> Result<Layout, ConvError> {
     let output = Shape { height: input.height / 2, width: input.width / 2, ..input };
-    let too_small = ConvError::Incompatible { layer, input, why: "2x2 pooling needs two rows and two columns" };
+    let too_small =
+        ConvError::Incompatible { layer, input, why: "2x2 pooling needs two rows and two columns" };
     if output.is_empty() { Err(too_small) } else { layout(layer, input, output) }
 }
 
