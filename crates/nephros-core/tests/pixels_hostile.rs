@@ -103,6 +103,19 @@ fn a_jpeg_without_rows_is_corrupt() {
 }
 
 #[test]
+fn a_jpeg_with_bit_errors_in_its_picture_still_decodes() {
+    let mut bytes = read("rgb_420.jpg");
+    let end = bytes.len();
+    for at in (end - 400..end - 100).step_by(40) {
+        bytes[at] = 0x55;
+    }
+    // PIL accepts this file too. The pixels may differ: coefficients out of range overflow in its
+    // vector instructions otherwise than in scalar ones.
+    let image = decode(&bytes).expect("a picture with errors in it");
+    assert_eq!((image.width(), image.height()), (50, 37));
+}
+
+#[test]
 fn what_is_no_image_is_named() {
     assert!(matches!(decode(b""), Err(DecodeError::Empty)));
     let error = decode(b"<!DOCTYPE html><html>").expect_err("a page");
