@@ -51,7 +51,9 @@ impl Preprocessing {
                 *pixel = [blue - CAFFE_MEANS[0], green - CAFFE_MEANS[1], red - CAFFE_MEANS[2]];
             }),
             Normalization::Torchvision => pixels.for_each(|pixel| {
-                for ((value, mean), deviation) in pixel.iter_mut().zip(TORCHVISION_MEANS).zip(TORCHVISION_STDS) {
+                for ((value, mean), deviation) in
+                    pixel.iter_mut().zip(TORCHVISION_MEANS).zip(TORCHVISION_STDS)
+                {
                     *value = (*value / 255.0 - mean) / deviation;
                 }
             }),
@@ -73,7 +75,8 @@ mod tests {
     use super::*;
 
     fn normalized(normalization: Normalization, pixel: [f32; 3]) -> [f32; 3] {
-        let preprocessing = Preprocessing { image_size: [1, 1, 3], resample: Resample::Bilinear, normalization };
+        let preprocessing =
+            Preprocessing { image_size: [1, 1, 3], resample: Resample::Bilinear, normalization };
         let mut values = pixel;
         preprocessing.normalize(&mut values);
         values

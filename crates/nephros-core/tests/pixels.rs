@@ -108,7 +108,10 @@ fn a_jpeg_is_truncated_exactly_where_pil_says_so() {
             } else if length < 3 {
                 assert!(matches!(decoded, Err(DecodeError::UnknownFormat { .. })), "{name}, {length} bytes");
             } else {
-                assert!(matches!(decoded, Err(DecodeError::Truncated { .. })), "{name}, {length} bytes: {decoded:?}");
+                assert!(
+                    matches!(decoded, Err(DecodeError::Truncated { .. })),
+                    "{name}, {length} bytes: {decoded:?}"
+                );
             }
         }
     }
@@ -135,7 +138,11 @@ fn real_scans_equal_pil() {
             let image = decode(&bytes).expect("a scan");
             assert_eq!(sha256(image.pixels()), decoded, "{member}");
             for (resample, digest) in BOTH.into_iter().zip([bilinear, nearest]) {
-                assert_eq!(sha256(resize(&image, 224, 224, resample).pixels()), digest, "{member}, {resample:?}");
+                assert_eq!(
+                    sha256(resize(&image, 224, 224, resample).pixels()),
+                    digest,
+                    "{member}, {resample:?}"
+                );
             }
         }
     }

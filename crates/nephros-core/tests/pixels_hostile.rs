@@ -50,7 +50,8 @@ fn patched(name: &str, at: usize, value: &[u8]) -> Vec<u8> {
 /// Files whose header announces 60 000 × 60 000 pixels.
 fn lying_headers() -> Vec<Vec<u8>> {
     let frame = read("rgb_420.jpg").windows(2).position(|pair| pair == [0xff, 0xc0]).expect("SOF0");
-    let progressive = read("rgb_progressive.jpg").windows(2).position(|pair| pair == [0xff, 0xc2]).expect("SOF2");
+    let progressive =
+        read("rgb_progressive.jpg").windows(2).position(|pair| pair == [0xff, 0xc2]).expect("SOF2");
     // SOF: marker 2, length 2, precision 1, height 2, width 2; big-endian.
     let sides = [0xea, 0x60, 0xea, 0x60];
     let little = 60_000_u32.to_le_bytes();
@@ -78,7 +79,10 @@ fn the_limit_is_the_number_of_pixels() {
         // The drawn images are 50×37 = 1850.
         assert!(decode_with_limits(&bytes, Limits { max_pixels: 1850 }).is_ok(), "{name}");
         let error = decode_with_limits(&bytes, Limits { max_pixels: 1849 }).expect_err("one too many");
-        assert!(matches!(error, DecodeError::TooLarge { width: 50, height: 37, limit: 1849 }), "{name}: {error}");
+        assert!(
+            matches!(error, DecodeError::TooLarge { width: 50, height: 37, limit: 1849 }),
+            "{name}: {error}"
+        );
     }
 }
 
