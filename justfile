@@ -75,13 +75,14 @@ demo *ARGS:
 serve *ARGS:
     cargo run --release -- serve {{ ARGS }}
 
-# Times the inference kernels.
-bench *ARGS:
-    cargo bench --workspace {{ ARGS }}
+# Times the feature extractor of VGG16: images in a batch, rounds.
+bench IMAGES="1" ROUNDS="15":
+    cargo run --release -p nephros-conv --example forward -- {{ IMAGES }} {{ ROUNDS }}
 
-# Writes the golden files anew, from the programs that they are compared with.
+# Writes the golden files anew, from the programs that they are compared with: the head of each
+# script names what it needs from PyPI.
 golden:
-    scripts/golden
+    for script in scripts/golden/*.py; do python3 "$script"; done
 
 # Runs the image's final stage with a release binary (needs Debian's buildah, root).
 container:
