@@ -56,7 +56,7 @@ clippy:
 
 # The reference pages, warnings denied.
 doc:
-    RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
 # All tests, doctests among them.
 test:
