@@ -35,7 +35,7 @@ links:
 
 # Shell scripts, and the deployment against a recorded docker.
 scripts:
-    shellcheck .ci/run deploy/* scripts/setup-tools scripts/check-*
+    shellcheck .ci/run deploy/* scripts/setup-* scripts/check-*
     deploy/test-deploy
 
 # GitHub's files, the compose file and the Dockerfile.
