@@ -197,9 +197,11 @@ pub(super) fn image_size(input: Option<[Option<u64>; 3]>) -> Result<[usize; 3], 
 /// The image is too small for the pooling, too large to be believed, or not of three channels.
 pub(super) fn feature_map(architecture: Architecture, image_size: [usize; 3]) -> Result<Map, KerasErrorKind> {
     let [height, width, channels] = image_size;
-    let shape = architecture.feature_shape(image_size);
-    if channels != 3 || height.max(width) > MAX_SIDE || shape.is_empty() {
+    let pools =
+        architecture.layers().iter().filter(|layer| matches!(layer, FeatureLayer::MaxPool { .. })).count();
+    if channels != 3 || height.max(width) > MAX_SIDE || height.min(width) >> pools == 0 {
         return Err(KerasErrorKind::ImageSize(image_size));
     }
+    let shape = architecture.feature_shape(image_size);
     Ok(Map { height: shape.height, width: shape.width, channels: shape.channels })
 }

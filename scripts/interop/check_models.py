@@ -1,0 +1,50 @@
+"""Loads models that nephros wrote: predicts, evaluates and trains one step.
+
+Usage: check_models.py FOLDER. Every FOLDER/*.h5 is loaded with its compile state. Prints a JSON
+object on the last line: file name to outputs of the fixed input, the shapes, the names of the
+layers, and the loss before and after a step.
+"""
+
+import json
+import os
+import pathlib
+import sys
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+import numpy as np
+import tensorflow as tf
+
+from fixed_input import fixed_input
+
+
+def check(path):
+    model = tf.keras.models.load_model(path)
+    images = fixed_input(model.input_shape[1:])
+    outputs = model.predict(images, verbose=0)
+    result = {
+        "outputs": outputs.reshape(len(images), -1).tolist(),
+        "input_shape": list(model.input_shape),
+        "layers": [layer.name for layer in model.layers],
+        "trainable": [layer.trainable for layer in model.layers],
+        "optimizer": None,
+    }
+    # A base model ends with a feature map and is not compiled.
+    if outputs.ndim == 2 and model.optimizer is not None:
+        targets = np.eye(outputs.shape[1], dtype="float32")[np.arange(len(images)) % outputs.shape[1]]
+        result["optimizer"] = type(model.optimizer).__name__
+        result["learning_rate"] = float(np.array(model.optimizer.learning_rate))
+        result["loss"] = float(model.evaluate(images, targets, verbose=0)[0])
+        model.fit(images, targets, epochs=1, batch_size=len(images), verbose=0)
+        result["loss_after"] = float(model.evaluate(images, targets, verbose=0)[0])
+    return result
+
+
+def main():
+    folder = pathlib.Path(sys.argv[1])
+    results = {path.name: check(path) for path in sorted(folder.glob("*.h5"))}
+    print(json.dumps({"keras": tf.keras.__version__, "models": results}))
+
+
+main()
