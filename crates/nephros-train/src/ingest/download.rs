@@ -381,37 +381,45 @@ fn attempt_once(
             };
         }
     };
-    let status = response.status();
-    match status {
-        StatusCode::OK => part.begin(url, response.headers())?,
-        StatusCode::PARTIAL_CONTENT => {
-            if content_range(response.headers()).and_then(|range| range.first) != Some(part.length) {
-                part.restart()?;
-                return Ok(Attempt::Failed(Failure::Range));
-            }
-        }
-        StatusCode::RANGE_NOT_SATISFIABLE => {
-            // The file was whole already, or it has become shorter.
-            let total = content_range(response.headers()).and_then(|range| range.total);
-            if total == Some(part.length) && part.length > 0 {
-                return Ok(Attempt::Complete);
-            }
-            part.restart()?;
-            return Ok(Attempt::Failed(Failure::Range));
-        }
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
-            return Ok(Attempt::Failed(Failure::Status(status, retry_after(response.headers()))));
-        }
-        _ if status.is_server_error() => {
-            return Ok(Attempt::Failed(Failure::Status(status, retry_after(response.headers()))));
-        }
-        _ => return Err(DownloadError::Status { url: url.into(), status }),
+    if let Some(attempt) = judge(url, part, &response)? {
+        return Ok(attempt);
     }
     if response.body().mime_type() == Some("text/html") {
         part.delete()?;
         return Err(DownloadError::WebPage { url: url.into(), title: page_title(response) });
     }
     receive(response, part, name, progress)
+}
+
+/// What the status means; `None` when the body is to be read.
+fn judge(url: &str, part: &mut Part, response: &Response<Body>) -> Result<Option<Attempt>, DownloadError> {
+    let status = response.status();
+    let headers = response.headers();
+    let range = content_range(headers);
+    let failed = |failure| Ok(Some(Attempt::Failed(failure)));
+    match status {
+        StatusCode::OK => {
+            part.begin(url, headers)?;
+            Ok(None)
+        }
+        StatusCode::PARTIAL_CONTENT if range.as_ref().and_then(|range| range.first) == Some(part.length) => Ok(None),
+        // The file was whole already.
+        StatusCode::RANGE_NOT_SATISFIABLE
+            if part.length > 0 && range.as_ref().and_then(|range| range.total) == Some(part.length) =>
+        {
+            Ok(Some(Attempt::Complete))
+        }
+        // Another part than asked for, or the file has become shorter.
+        StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
+            part.restart()?;
+            failed(Failure::Range)
+        }
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
+            failed(Failure::Status(status, retry_after(headers)))
+        }
+        _ if status.is_server_error() => failed(Failure::Status(status, retry_after(headers))),
+        _ => Err(DownloadError::Status { url: url.into(), status }),
+    }
 }
 
 /// Appends the body to `part`.
@@ -533,7 +541,7 @@ impl Part {
 
 impl Checksum {
     /// `None` when the file is right, else the algorithm, the expected digits and the file's.
-    fn compare(&self, path: &Path) -> io::Result<Option<(&'static str, String, String)>> {
+    pub(super) fn compare(&self, path: &Path) -> io::Result<Option<(&'static str, String, String)>> {
         let (algorithm, expected, got) = match self {
             Self::Sha256(expected) | Self::Sha256Prefix(expected) => {
                 ("SHA-256", expected, digest::sha256_file(path)?)
@@ -565,12 +573,12 @@ pub fn md5_file(path: &Path) -> io::Result<String> {
     }
 }
 
-fn downloaded(path: &Path) -> Result<Downloaded, DownloadError> {
+pub(super) fn downloaded(path: &Path) -> Result<Downloaded, DownloadError> {
     let bytes = fs_err::metadata(path)?.len();
     Ok(Downloaded { path: path.into(), bytes, sha256: digest::sha256_file(path)? })
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
