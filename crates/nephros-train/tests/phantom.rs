@@ -137,7 +137,7 @@ fn exactly_the_slices_of_patients_with_a_lesion_show_one() {
 #[test]
 fn the_class_changes_only_the_surroundings_of_the_lesion() {
     let cohort = Cohort { patients: 12, slices: 3, size: 192, ..Cohort::default() };
-    // Fat, fillet and blur reach 9 + 12 + 2 mm beyond the mass; a pixel is at least 300/192 mm.
+    // Fat, fillet and blur reach 9 + 12 + 2 mm beyond the mass; a pixel is at least 290/192 mm.
     let reach = 18;
     for index in 0..cohort.patients {
         let [normal, tumor] = [PhantomClass::Normal, PhantomClass::Tumor]

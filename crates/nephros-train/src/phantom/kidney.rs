@@ -31,6 +31,9 @@ pub(super) struct Kidney {
     seed: u32,
 }
 
+/// Beyond this distance neither the kidney nor its fat reaches the wall.
+const FAR_MM: f32 = 18.0;
+
 impl Kidney {
     /// The kidney on the image's left (`side` −1) or right (1).
     pub(super) fn draw(draw: &mut Draw, body: &Body, side: f32) -> Self {
@@ -105,7 +108,7 @@ impl Kidney {
                 (None, Some(mass)) => mass.distance(p),
                 (None, None) => f32::INFINITY,
             };
-            distance.max(wall(p) + 1.0)
+            if distance > FAR_MM { distance } else { distance.max(wall(p) + 1.0) }
         };
         let fat = self.fat_mm * section.map_or(0.4, |s| (s.a / self.half.0).max(0.4));
         canvas.paint(

@@ -35,7 +35,7 @@ struct Table {
 impl Scanner {
     pub(super) fn draw(draw: &mut Draw) -> Self {
         Self {
-            noise_hu: draw.bell(4.0, 19.0),
+            noise_hu: draw.bell(4.0, 15.0),
             softness: draw.uniform(0.12, 0.32),
             blur: draw.uniform(-0.10, 0.22),
             table: Table::draw(draw),
@@ -60,7 +60,9 @@ impl Scanner {
         // One pass of [w, 1 − 2w, w] along each axis scales the variance by (1 − 4w + 6w²)².
         let w = self.softness;
         let scale = self.noise_hu / (1.0 - 4.0 * w + 6.0 * w * w);
-        hu.iter().zip(&grains).map(|(hu, grain)| (hu + scale * grain + 0.5).clamp(-1024.0, 3071.0).floor() as i16).collect()
+        // Adding 1024.5 rounds by truncation, which needs no call of a rounding function.
+        let whole = |value: f32| ((value + 1024.5).clamp(0.0, 4095.0) as i16) - 1024;
+        hu.iter().zip(&grains).map(|(hu, grain)| whole(hu + scale * grain)).collect()
     }
 }
 

@@ -21,7 +21,7 @@ pub enum Phase {
 impl Phase {
     pub(super) fn draw(draw: &mut Draw) -> Self {
         match draw.unit() {
-            u if u < 0.15 => Self::NonContrast,
+            u if u < 0.1 => Self::NonContrast,
             u if u < 0.55 => Self::Corticomedullary,
             u if u < 0.85 => Self::Nephrographic,
             _ => Self::Excretory,

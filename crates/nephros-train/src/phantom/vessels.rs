@@ -50,6 +50,11 @@ impl Vessels {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn aorta_centre(&self) -> (f32, f32) {
+        (self.aorta.0, self.aorta.1)
+    }
+
     /// Paints the small vessels of the mesentery, below the bowel.
     pub(super) fn paint_mesentery(&self, canvas: &mut Canvas, tissues: &Tissues) {
         let z = canvas.pose.z;
