@@ -1,5 +1,8 @@
 //! Phantom cohorts: what they promise to whoever trains on them.
 
+// Clippy takes only functions marked as tests for tests, not their helpers.
+#![allow(clippy::unwrap_used)]
+
 use std::{
     collections::{BTreeMap, HashSet},
     path::Path,
@@ -120,8 +123,7 @@ fn jpeg_files_are_close_to_the_windowed_slice() {
 #[test]
 fn exactly_the_slices_of_patients_with_a_lesion_show_one() {
     for size in [64, 192] {
-        let cohort =
-            Cohort { patients: 48, slices: 4, size, classes: ALL.to_vec(), ..Cohort::default() };
+        let cohort = Cohort { patients: 48, slices: 4, size, classes: ALL.to_vec(), ..Cohort::default() };
         (0..cohort.patients).into_par_iter().for_each(|index| {
             let patient = Patient::new(&cohort, index);
             for number in 0..cohort.slices {
@@ -184,7 +186,10 @@ fn neighbouring_slices_are_more_alike_than_other_patients() {
             .filter(|(other, _)| *other != index)
             .map(|(_, other)| difference(&own[0], &other[0]))
             .fold(f64::INFINITY, f64::min);
-        assert!(neighbour < stranger, "patient {index}: {neighbour} to a neighbour, {stranger} to a stranger");
+        assert!(
+            neighbour < stranger,
+            "patient {index}: {neighbour} to a neighbour, {stranger} to a stranger"
+        );
     }
 }
 

@@ -90,7 +90,9 @@ impl Canvas {
         }
         let step = pose.pixels(WARP_STEP_MM);
         interpolate(size, step, offset(pose.warp_seed), |index, value| points[index].x += value);
-        interpolate(size, step, offset(pose.warp_seed ^ 0x0f0f_1234), |index, value| points[index].y += value);
+        interpolate(size, step, offset(pose.warp_seed ^ 0x0f0f_1234), |index, value| {
+            points[index].y += value;
+        });
         let step = pose.pixels(GRAIN_MM);
         let grain = |column: usize, row: usize| {
             noise::value(pose.grain_seed, (column / step) as f32, (row / step) as f32, pose.z / GRAIN_MM)
@@ -174,7 +176,8 @@ fn interpolate(
     mut put: impl FnMut(usize, f32),
 ) {
     let knots = (size - 1) / step + 2;
-    let line = |row: usize| -> Vec<f32> { (0..knots).map(|column| sample(column * step, row * step)).collect() };
+    let line =
+        |row: usize| -> Vec<f32> { (0..knots).map(|column| sample(column * step, row * step)).collect() };
     let mut upper = line(0);
     for band in 0..knots - 1 {
         let lower = line(band + 1);

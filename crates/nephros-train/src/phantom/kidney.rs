@@ -139,7 +139,9 @@ impl Kidney {
         let vessel = tissues.cava;
         canvas.paint(
             sinus.bounds(),
-            |p| sinus.distance(p.x, p.y) + 1.5 * noise::value(self.seed ^ 0x51, p.x / 5.0, p.y / 5.0, z / 6.0),
+            |p| {
+                sinus.distance(p.x, p.y) + 1.5 * noise::value(self.seed ^ 0x51, p.x / 5.0, p.y / 5.0, z / 6.0)
+            },
             |p, depth| {
                 let branch = noise::value(self.seed ^ 0x77, p.x / 6.0, p.y / 6.0, z / 8.0);
                 let tube = noise::value(self.seed ^ 0x99, p.x / 8.0, p.y / 8.0, z / 10.0);

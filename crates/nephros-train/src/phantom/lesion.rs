@@ -42,7 +42,7 @@ struct Tumor {
     calcified: bool,
 }
 
-/// Half axes across and along the body; the chain's spheres overlap.
+/// One sphere of a chain whose spheres overlap, so that every level between its ends cuts one.
 #[derive(Debug, Clone, Copy)]
 struct Stone {
     centre: (f32, f32, f32),

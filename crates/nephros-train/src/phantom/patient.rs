@@ -206,7 +206,11 @@ mod tests {
             };
             within(cortex, outside, "cortex");
             within(medulla, inside, "medulla");
-            within(urine, if patient.phase == Phase::Excretory { 300.0..=550.0 } else { 0.0..=17.0 }, "urine");
+            within(
+                urine,
+                if patient.phase == Phase::Excretory { 300.0..=550.0 } else { 0.0..=17.0 },
+                "urine",
+            );
         }
     }
 
