@@ -37,7 +37,7 @@ const FAR_MM: f32 = 18.0;
 impl Kidney {
     /// The kidney on the image's left (`side` −1) or right (1).
     pub(super) fn draw(draw: &mut Draw, body: &Body, side: f32) -> Self {
-        let s = body.scale * draw.bell(0.85, 1.15);
+        let s = body.scale * draw.bell(0.9, 1.1);
         let turn = draw.bell(0.25, 1.0);
         let lower = if side < 0.0 { draw.bell(-22.0, 2.0) } else { draw.bell(-8.0, 12.0) };
         Self {

@@ -200,7 +200,7 @@ mod tests {
             let Tissues { cortex, medulla, urine, .. } = patient.tissues;
             let (outside, inside) = match patient.phase {
                 Phase::NonContrast => (25.0..=42.0, 24.0..=40.0),
-                Phase::Corticomedullary => (140.0..=230.0, 60.0..=105.0),
+                Phase::Corticomedullary => (140.0..=230.0, 83.0..=135.0),
                 Phase::Nephrographic => (125.0..=205.0, 115.0..=192.0),
                 Phase::Excretory => (100.0..=162.0, 100.0..=168.0),
             };
