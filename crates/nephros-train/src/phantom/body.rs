@@ -103,9 +103,8 @@ impl Body {
         canvas.paint(layers.skin.bounds(), of(layers.skin), |_, _| 15.0);
         canvas.paint(layers.fat.bounds(), of(layers.fat), |p, _| fat + 6.0 * p.grain);
         canvas.paint(layers.cavity.bounds(), of(layers.cavity), |p, _| fat + 7.0 * p.grain);
-        let ring = |p: super::canvas::Point| {
-            layers.wall.distance(p.x, p.y).max(-layers.cavity.distance(p.x, p.y))
-        };
+        let ring =
+            |p: super::canvas::Point| layers.wall.distance(p.x, p.y).max(-layers.cavity.distance(p.x, p.y));
         canvas.paint(layers.wall.bounds(), ring, |p, _| {
             let (within, depth) = (layers.cavity.distance(p.x, p.y), layers.wall.distance(p.x, p.y));
             muscle + 9.0 * p.grain + (fat - muscle) * Self::gap(p.x, p.y, within, depth)
@@ -157,11 +156,7 @@ impl Body {
         for side in [-1.0, 1.0] {
             let psoas = Ellipse::new(side * (26.0 + 10.0 * girth) * s, 12.0 * s, 17.0 * girth, 24.0 * girth)
                 .turned(side * -0.25);
-            canvas.paint(
-                psoas.bounds(),
-                |p| psoas.distance(p.x, p.y),
-                |p, _| tissues.muscle + 9.0 * p.grain,
-            );
+            canvas.paint(psoas.bounds(), |p| psoas.distance(p.x, p.y), |p, _| tissues.muscle + 9.0 * p.grain);
         }
     }
 }

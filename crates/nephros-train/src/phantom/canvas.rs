@@ -18,8 +18,8 @@ pub(super) struct Point {
 pub(super) struct Pose {
     /// Millimetres a pixel.
     pub(super) spacing: f32,
-    /// Turn about the long axis of the body, in radians.
-    pub(super) roll: f32,
+    /// Sine and cosine of the turn about the long axis of the body.
+    pub(super) turn: (f32, f32),
     /// Patient coordinates in the middle of the image.
     pub(super) centre: (f32, f32),
     /// Level along the body, cranial positive, in millimetres.
@@ -33,10 +33,15 @@ pub(super) struct Pose {
 }
 
 impl Pose {
+    /// A length in whole pixels, at least 1.
+    fn pixels(&self, length_mm: f32) -> usize {
+        ((length_mm / self.spacing) as usize).max(1)
+    }
+
     fn patient(&self, size: usize, column: f32, row: f32) -> (f32, f32) {
         let half = (size as f32 - 1.0) / 2.0;
         let (u, v) = ((column - half) * self.spacing, (row - half) * self.spacing);
-        let (sin, cos) = (self.roll.sin(), self.roll.cos());
+        let (sin, cos) = self.turn;
         (self.centre.0 + cos * u + sin * v, self.centre.1 + cos * v - sin * u)
     }
 
@@ -44,7 +49,7 @@ impl Pose {
     pub(super) fn pixel(&self, size: usize, x: f32, y: f32) -> (f32, f32) {
         let half = (size as f32 - 1.0) / 2.0;
         let (dx, dy) = (x - self.centre.0, y - self.centre.1);
-        let (sin, cos) = (self.roll.sin(), self.roll.cos());
+        let (sin, cos) = self.turn;
         ((cos * dx - sin * dy) / self.spacing + half, (sin * dx + cos * dy) / self.spacing + half)
     }
 }
@@ -61,31 +66,38 @@ pub(super) struct Canvas {
     points: Vec<Point>,
 }
 
-/// Distances between the knots of the warp and of the grain.
+/// Distances between the knots of the warp and of the grain in millimetres.
 const WARP_STEP_MM: f32 = 12.0;
-const GRAIN_STEP_MM: f32 = 2.0;
-/// Wavelengths of the warp and of the grain in millimetres.
-const WARP_MM: f32 = 55.0;
 const GRAIN_MM: f32 = 4.5;
+/// Wavelength of the warp in millimetres.
+const WARP_MM: f32 = 55.0;
 
 impl Canvas {
     /// Air everywhere.
     pub(super) fn new(size: usize, pose: Pose) -> Self {
         let mut points = vec![Point::default(); size * size];
-        let offset = |seed: u32, x: f32, y: f32| {
-            pose.warp * noise::fractal(seed, x / WARP_MM, y / WARP_MM, pose.z / WARP_MM)
+        let offset = |seed: u32| {
+            move |column: usize, row: usize| {
+                let (x, y) = pose.patient(size, column as f32, row as f32);
+                pose.warp * noise::fractal(seed, x / WARP_MM, y / WARP_MM, pose.z / WARP_MM)
+            }
         };
-        interpolate(size, &pose, WARP_STEP_MM, &mut points, |x, y| Point {
-            x: x + offset(pose.warp_seed, x, y),
-            y: y + offset(pose.warp_seed ^ 0x0f0f_1234, x, y),
-            grain: 0.0,
+        for row in 0..size {
+            for column in 0..size {
+                let (x, y) = pose.patient(size, column as f32, row as f32);
+                points[row * size + column] = Point { x, y, grain: 0.0 };
+            }
+        }
+        let step = pose.pixels(WARP_STEP_MM);
+        interpolate(size, step, offset(pose.warp_seed), |index, value| points[index].x += value);
+        interpolate(size, step, offset(pose.warp_seed ^ 0x0f0f_1234), |index, value| {
+            points[index].y += value;
         });
-        let mut grains = vec![Point::default(); size * size];
-        interpolate(size, &pose, GRAIN_STEP_MM, &mut grains, |x, y| Point {
-            grain: noise::value(pose.grain_seed, x / GRAIN_MM, y / GRAIN_MM, pose.z / GRAIN_MM),
-            ..Point::default()
-        });
-        points.iter_mut().zip(&grains).for_each(|(point, grain)| point.grain = grain.grain);
+        let step = pose.pixels(GRAIN_MM);
+        let grain = |column: usize, row: usize| {
+            noise::value(pose.grain_seed, (column / step) as f32, (row / step) as f32, pose.z / GRAIN_MM)
+        };
+        interpolate(size, step, grain, |index, value| points[index].grain = value);
         Self { size, pose, hu: vec![-1000.0; size * size], lesion: vec![0.0; size * size], points }
     }
 
@@ -155,41 +167,41 @@ impl Canvas {
     }
 }
 
-/// Fills `points` from knots that lie `step_mm` apart, linearly between them.
+/// Calls `put(pixel, value)` for every pixel, with values that run linearly between knots `step`
+/// pixels apart, where `sample(column, row)` gives them.
 fn interpolate(
     size: usize,
-    pose: &Pose,
-    step_mm: f32,
-    points: &mut [Point],
-    sample: impl Fn(f32, f32) -> Point,
+    step: usize,
+    sample: impl Fn(usize, usize) -> f32,
+    mut put: impl FnMut(usize, f32),
 ) {
-    let step = ((step_mm / pose.spacing) as usize).max(1);
     let knots = (size - 1) / step + 2;
-    let line = |row: usize| -> Vec<Point> {
-        (0..knots)
-            .map(|column| pose.patient(size, (column * step) as f32, (row * step) as f32))
-            .map(|(x, y)| sample(x, y))
-            .collect()
-    };
+    let line =
+        |row: usize| -> Vec<f32> { (0..knots).map(|column| sample(column * step, row * step)).collect() };
     let mut upper = line(0);
     for band in 0..knots - 1 {
         let lower = line(band + 1);
         for row in band * step..((band + 1) * step).min(size) {
-            let t = (row - band * step) as f32 / step as f32;
-            let mixed: Vec<Point> = upper.iter().zip(&lower).map(|(a, b)| blend(*a, *b, t)).collect();
-            for (column, point) in points[row * size..(row + 1) * size].iter_mut().enumerate() {
-                let (knot, rest) = (column / step, column % step);
-                *point = blend(mixed[knot], mixed[knot + 1], rest as f32 / step as f32);
+            let down = (row - band * step) as f32 / step as f32;
+            let mixed: Vec<f32> = upper.iter().zip(&lower).map(|(a, b)| a + (b - a) * down).collect();
+            for knot in 0..knots - 1 {
+                let rise = (mixed[knot + 1] - mixed[knot]) / step as f32;
+                for column in knot * step..((knot + 1) * step).min(size) {
+                    put(row * size + column, mixed[knot] + rise * (column - knot * step) as f32);
+                }
             }
         }
         upper = lower;
     }
 }
 
-fn blend(from: Point, to: Point, t: f32) -> Point {
-    Point {
-        x: from.x + (to.x - from.x) * t,
-        y: from.y + (to.y - from.y) * t,
-        grain: from.grain + (to.grain - from.grain) * t,
+#[cfg(test)]
+impl Canvas {
+    /// Mean Hounsfield units within 2 mm of a place, as the warped anatomy shows it there.
+    pub(super) fn mean_at(&self, x: f32, y: f32) -> f32 {
+        let near = |p: &Point| (p.x - x) * (p.x - x) + (p.y - y) * (p.y - y) < 4.0;
+        let values: Vec<f32> =
+            self.points.iter().zip(&self.hu).filter(|(p, _)| near(p)).map(|(_, hu)| *hu).collect();
+        values.iter().sum::<f32>() / values.len() as f32
     }
 }

@@ -31,10 +31,13 @@ pub(super) struct Kidney {
     seed: u32,
 }
 
+/// Beyond this distance neither the kidney nor its fat reaches the wall.
+const FAR_MM: f32 = 18.0;
+
 impl Kidney {
     /// The kidney on the image's left (`side` −1) or right (1).
     pub(super) fn draw(draw: &mut Draw, body: &Body, side: f32) -> Self {
-        let s = body.scale * draw.bell(0.85, 1.15);
+        let s = body.scale * draw.bell(0.9, 1.1);
         let turn = draw.bell(0.25, 1.0);
         let lower = if side < 0.0 { draw.bell(-22.0, 2.0) } else { draw.bell(-8.0, 12.0) };
         Self {
@@ -105,7 +108,7 @@ impl Kidney {
                 (None, Some(mass)) => mass.distance(p),
                 (None, None) => f32::INFINITY,
             };
-            distance.max(wall(p) + 1.0)
+            if distance > FAR_MM { distance } else { distance.max(wall(p) + 1.0) }
         };
         let fat = self.fat_mm * section.map_or(0.4, |s| (s.a / self.half.0).max(0.4));
         canvas.paint(
@@ -136,7 +139,9 @@ impl Kidney {
         let vessel = tissues.cava;
         canvas.paint(
             sinus.bounds(),
-            |p| sinus.distance(p.x, p.y) + 1.5 * noise::value(self.seed ^ 0x51, p.x / 5.0, p.y / 5.0, z / 6.0),
+            |p| {
+                sinus.distance(p.x, p.y) + 1.5 * noise::value(self.seed ^ 0x51, p.x / 5.0, p.y / 5.0, z / 6.0)
+            },
             |p, depth| {
                 let branch = noise::value(self.seed ^ 0x77, p.x / 6.0, p.y / 6.0, z / 8.0);
                 let tube = noise::value(self.seed ^ 0x99, p.x / 8.0, p.y / 8.0, z / 10.0);

@@ -42,7 +42,7 @@ struct Tumor {
     calcified: bool,
 }
 
-/// Half axes across and along the body; the chain's spheres overlap.
+/// One sphere of a chain whose spheres overlap, so that every level between its ends cuts one.
 #[derive(Debug, Clone, Copy)]
 struct Stone {
     centre: (f32, f32, f32),
@@ -62,8 +62,8 @@ pub(super) struct Mass {
 }
 
 /// Saved levels lie within this share of the lesion's half height, where its cut is at least
-/// √(1 − 0.7²) = 0.71 times as wide as in its middle.
-const COVERED: f32 = 0.7;
+/// √(1 − 0.6²) = 0.8 times as wide as in its middle.
+const COVERED: f32 = 0.6;
 
 impl Lesion {
     /// `wall(x, y, z)` is the distance to the abdominal wall.
@@ -98,11 +98,11 @@ impl Lesion {
         }
     }
 
-    /// Millimetres: one in eight is subtle, the others spread evenly by ratio.
+    /// Millimetres: one in ten is subtle, the others spread evenly by ratio.
     fn draw_diameter(draw: &mut Draw) -> f32 {
-        let subtle = draw.chance(0.12);
+        let subtle = draw.chance(0.1);
         let t = draw.unit();
-        if subtle { 8.0 + 8.0 * t } else { 16.0 * (72.0_f32 / 16.0).powf(t) }
+        if subtle { 8.0 + 22.0 * t } else { 38.0 * (92.0_f32 / 38.0).powf(t) }
     }
 
     /// A place near the surface, away from the hilum and within the abdominal wall.
@@ -208,7 +208,7 @@ impl Lesion {
     fn tumor_hu(&self, p: Point, depth: f32, z: f32, tissues: &Tissues) -> f32 {
         let Tumor { contrast, texture, necrosis, rim, calcified } = self.tumor;
         let radius = self.half.0;
-        let scale = (0.4 * radius).clamp(3.0, 11.0);
+        let scale = (0.4 * radius).clamp(3.0, 7.0);
         let pattern = noise::fractal(self.seed ^ 0xA1, p.x / scale, p.y / scale, z / scale);
         let solid = tissues.parenchyma() + contrast + texture * pattern + 7.0 * p.grain;
         let core = (-depth / radius).clamp(0.0, 1.0);
@@ -241,8 +241,8 @@ impl Lesion {
 
 impl Tumor {
     fn draw(draw: &mut Draw, phase: Phase, radius: f32) -> Self {
-        let darker = draw.uniform(24.0, 46.0);
-        let brighter = draw.chance(0.45);
+        let darker = draw.uniform(26.0, 48.0);
+        let brighter = draw.chance(0.6);
         let enhanced = phase != Phase::NonContrast;
         Self {
             // Without contrast agent a mass with fresh blood is brighter than the kidney.
@@ -251,9 +251,9 @@ impl Tumor {
             } else if brighter {
                 0.7 * darker + 8.0
             } else {
-                -0.5 * darker - 8.0
+                -0.5 * darker
             },
-            texture: draw.bell(24.0, 72.0) * if enhanced { 1.0 } else { 0.4 },
+            texture: draw.bell(70.0, 140.0) * if enhanced { 1.0 } else { 0.25 },
             necrosis: draw.uniform(-0.5, 0.5) * smoothstep(8.0, 24.0, radius)
                 - 0.6 * smoothstep(18.0, 8.0, radius),
             rim: draw.bell(-20.0, 40.0) * if enhanced { 1.0 } else { 0.2 },

@@ -35,7 +35,7 @@ pub use self::{
 pub enum PhantomClass {
     /// Two kidneys without a finding.
     Normal,
-    /// A solid, unevenly enhancing mass of 8 to 72 mm.
+    /// A solid, unevenly enhancing mass of 8 to 92 mm.
     Tumor,
     /// A round collection of water of the same sizes.
     Cyst,
@@ -141,7 +141,8 @@ impl Slice {
         let scale = 255.0 / (width - 1.0).max(1.0);
         self.hu
             .iter()
-            .map(|hu| ((f32::from(*hu) - (center - 0.5)) * scale + 127.5).round().clamp(0.0, 255.0) as u8)
+            // A cast truncates and saturates, so the added half rounds.
+            .map(|hu| ((f32::from(*hu) - (center - 0.5)) * scale + 128.0) as u8)
             .collect()
     }
 }

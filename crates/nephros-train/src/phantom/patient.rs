@@ -138,10 +138,11 @@ fn paint(patient: &Patient, index: usize) -> Canvas {
 
 fn draw_pose(draw: &mut Draw, body: &Body, size: usize) -> Pose {
     let (top, bottom) = body.extent();
-    let view = (2.0 * body.half_width() * draw.uniform(1.03, 1.4)).clamp(300.0, 500.0);
+    let view = (2.0 * body.half_width() * draw.uniform(1.03, 1.25)).clamp(290.0, 500.0);
+    let roll = draw.bell(-0.16, 0.16);
     Pose {
         spacing: view / size as f32,
-        roll: draw.bell(-0.16, 0.16),
+        turn: (roll.sin(), roll.cos()),
         centre: (draw.bell(-22.0, 22.0), top.midpoint(bottom) + draw.bell(-20.0, 26.0)),
         z: 0.0,
         warp_seed: draw.bits(),
@@ -154,4 +155,112 @@ fn levels((low, high): (f32, f32), slices: usize) -> Vec<f32> {
     let step = (high - low) / slices.saturating_sub(1).max(1) as f32;
     let first = if slices == 1 { low.midpoint(high) } else { high };
     (0..slices).map(|slice| first - slice as f32 * step).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patients(class: PhantomClass) -> impl Iterator<Item = Patient> {
+        let cohort = Cohort { patients: 40, slices: 1, size: 320, ..Cohort::default() };
+        (0..40).map(move |index| Patient::with_class(&cohort, index, class))
+    }
+
+    fn within(value: f32, range: std::ops::RangeInclusive<f32>, what: &str) {
+        assert!(range.contains(&value), "{what}: {value} HU, expected {range:?}");
+    }
+
+    #[test]
+    fn organs_have_the_hounsfield_units_of_their_phase() {
+        for patient in patients(PhantomClass::Normal) {
+            let canvas = paint(&patient, 0);
+            let s = patient.body.scale;
+            let (aorta_x, aorta_y) = patient.vessels.aorta_centre();
+            within(canvas.hu[0], -1000.0..=-1000.0, "air");
+            within(canvas.mean_at(37.0 * s, 50.0 * s), 25.0..=85.0, "back muscle");
+            within(canvas.mean_at(0.0, 0.0), 80.0..=650.0, "vertebral body or disc");
+            let aorta = match patient.phase {
+                Phase::NonContrast => 25.0..=60.0,
+                Phase::Corticomedullary => 200.0..=400.0,
+                Phase::Nephrographic => 110.0..=220.0,
+                Phase::Excretory => 80.0..=170.0,
+            };
+            within(canvas.mean_at(aorta_x, aorta_y), aorta, "aorta");
+            let layers = patient.body.layers(canvas.pose.z, 0);
+            let back = layers.skin.bottom.midpoint(layers.wall.bottom) - 0.5;
+            if layers.skin.bottom - layers.wall.bottom > 12.0 {
+                within(canvas.mean_at(0.0, back), -125.0..=-85.0, "subcutaneous fat");
+            }
+        }
+    }
+
+    #[test]
+    fn the_kidneys_take_up_contrast_agent_from_the_cortex_inwards() {
+        for patient in patients(PhantomClass::Normal) {
+            let Tissues { cortex, medulla, urine, .. } = patient.tissues;
+            let (outside, inside) = match patient.phase {
+                Phase::NonContrast => (25.0..=42.0, 24.0..=40.0),
+                Phase::Corticomedullary => (140.0..=230.0, 83.0..=135.0),
+                Phase::Nephrographic => (125.0..=205.0, 115.0..=192.0),
+                Phase::Excretory => (100.0..=162.0, 100.0..=168.0),
+            };
+            within(cortex, outside, "cortex");
+            within(medulla, inside, "medulla");
+            within(
+                urine,
+                if patient.phase == Phase::Excretory { 300.0..=550.0 } else { 0.0..=17.0 },
+                "urine",
+            );
+        }
+    }
+
+    /// Mean Hounsfield units over the lesion of each patient who shows one, and of the parenchyma.
+    fn lesions(class: PhantomClass) -> Vec<(Phase, f32, f32)> {
+        patients(class)
+            .map(|patient| {
+                let canvas = paint(&patient, 0);
+                let inside = canvas.lesion.iter().zip(&canvas.hu).filter(|(share, _)| **share >= 0.5);
+                let values: Vec<f32> = inside.map(|(_, hu)| *hu).collect();
+                let mean = values.iter().sum::<f32>() / values.len() as f32;
+                (patient.phase, mean, patient.tissues.parenchyma())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn tumours_differ_from_the_parenchyma_but_enhance() {
+        let found = lesions(PhantomClass::Tumor);
+        for (phase, lesion, parenchyma) in &found {
+            if *phase == Phase::NonContrast {
+                within(*lesion, 5.0..=85.0, "tumour without contrast agent");
+            } else {
+                within(parenchyma - lesion, 8.0..=110.0, "parenchyma less tumour");
+                within(*lesion, 35.0..=160.0, "enhancing tumour");
+            }
+        }
+        let enhanced: Vec<f32> =
+            found.iter().filter(|f| f.0 != Phase::NonContrast).map(|f| f.2 - f.1).collect();
+        let mean = enhanced.iter().sum::<f32>() / enhanced.len() as f32;
+        println!("tumours are darker than the parenchyma by {mean:.0} HU");
+        within(mean, 20.0..=60.0, "mean contrast");
+    }
+
+    #[test]
+    fn cysts_hold_water_and_stones_are_dense() {
+        for (_, cyst, _) in lesions(PhantomClass::Cyst) {
+            within(cyst, -10.0..=30.0, "cyst");
+        }
+        for (_, stone, _) in lesions(PhantomClass::Stone) {
+            within(stone, 250.0..=1500.0, "stone");
+        }
+    }
+
+    #[test]
+    fn slices_run_evenly_from_head_to_feet_through_the_lesion() {
+        assert_eq!(levels((-9.0, 9.0), 4), [9.0, 3.0, -3.0, -9.0]); // steps of 18/3
+        assert_eq!(levels((-9.0, 5.0), 1), [-2.0]); // the middle
+        for patient in patients(PhantomClass::Tumor) {
+            assert!(patient.lesion.mass(PhantomClass::Tumor, patient.levels[0], 1.0).is_some());
+        }
+    }
 }

@@ -170,7 +170,7 @@ pub(super) fn smooth_union(first: f32, second: f32, radius: f32) -> f32 {
     first.min(second) - overlap * overlap * radius * 0.25
 }
 
-/// 0 below `low`, 1 above `high`, smooth between.
+/// 0 at `low` and beyond, 1 at `high` and beyond, smooth between; `low` may be the larger one.
 pub(super) fn smoothstep(low: f32, high: f32, value: f32) -> f32 {
     let t = ((value - low) / (high - low)).clamp(0.0, 1.0);
     t * t * (3.0 - 2.0 * t)

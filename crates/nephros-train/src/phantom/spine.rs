@@ -97,10 +97,14 @@ impl Spine {
             let tip = (0.0, 40.0 + self.spinous * lower);
             Self::bone(canvas, line((0.0, 39.0), tip, 2.9), tissues, 0.9);
         }
-        canvas.paint(canal.bounds(), |p| canal.distance(p.x, p.y), |p, depth| {
-            let sac = smoothstep(-1.0, -2.5, depth);
-            tissues.fat + 60.0 + (30.0 + 4.0 * p.grain - tissues.fat - 60.0) * sac
-        });
+        canvas.paint(
+            canal.bounds(),
+            |p| canal.distance(p.x, p.y),
+            |p, depth| {
+                let sac = smoothstep(-1.0, -2.5, depth);
+                tissues.fat + 60.0 + (30.0 + 4.0 * p.grain - tissues.fat - 60.0) * sac
+            },
+        );
     }
 
     /// One bony bar with a dense rind.

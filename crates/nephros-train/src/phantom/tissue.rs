@@ -21,9 +21,9 @@ pub enum Phase {
 impl Phase {
     pub(super) fn draw(draw: &mut Draw) -> Self {
         match draw.unit() {
-            u if u < 0.15 => Self::NonContrast,
-            u if u < 0.55 => Self::Corticomedullary,
-            u if u < 0.85 => Self::Nephrographic,
+            u if u < 0.08 => Self::NonContrast,
+            u if u < 0.38 => Self::Corticomedullary,
+            u if u < 0.83 => Self::Nephrographic,
             _ => Self::Excretory,
         }
     }
@@ -59,7 +59,7 @@ const AORTA: Curve = [42.0, 260.0, 118.0, 78.0];
 const CAVA: Curve = [40.0, 80.0, 112.0, 74.0];
 const PORTAL: Curve = [40.0, 90.0, 122.0, 74.0];
 const CORTEX: Curve = [33.0, 152.0, 132.0, 98.0];
-const MEDULLA: Curve = [31.0, 52.0, 122.0, 104.0];
+const MEDULLA: Curve = [31.0, 78.0, 122.0, 104.0];
 const URINE: Curve = [6.0, 0.0, 4.0, 420.0];
 
 impl Tissues {

@@ -1,8 +1,8 @@
 //! Aorta, vena cava, renal vessels and the mesentery.
 
 use super::{
-    canvas::Canvas,
     body::Body,
+    canvas::Canvas,
     draw::Draw,
     kidney::Kidney,
     shape::{Capsule, Ellipse},
@@ -43,11 +43,21 @@ impl Vessels {
         let count = 14 + (draw.unit() * 22.0) as usize;
         Self {
             aorta: (draw.bell(1.0, 11.0), front, radius),
-            cava: (-draw.bell(15.0, 24.0), -(17.0 * s + draw.bell(5.0, 10.0)), cava_width, draw.bell(0.5, 0.95)),
+            cava: (
+                -draw.bell(15.0, 24.0),
+                -(17.0 * s + draw.bell(5.0, 10.0)),
+                cava_width,
+                draw.bell(0.5, 0.95),
+            ),
             plaque: (plaque, draw.angle()),
             renal: [draw.bell(-10.0, 14.0), draw.bell(-10.0, 14.0)],
             mesentery: (0..count).map(|_| Branch::draw(draw, body)).collect(),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn aorta_centre(&self) -> (f32, f32) {
+        (self.aorta.0, self.aorta.1)
     }
 
     /// Paints the small vessels of the mesentery, below the bowel.
@@ -95,10 +105,14 @@ impl Vessels {
         let (thick, direction) = self.plaque;
         let (sin, cos) = (direction.sin(), direction.cos());
         let plaque = thick * (1.0 + (canvas.pose.z / 9.0 + direction).sin()) / 2.0;
-        canvas.paint(aorta.bounds(), |p| aorta.distance(p.x, p.y), |p, depth| {
-            let facing = ((p.x - x) * cos + (p.y - y) * sin) / radius;
-            if facing > 0.55 && depth > -plaque { 620.0 } else { tissues.aorta + 3.0 * p.grain }
-        });
+        canvas.paint(
+            aorta.bounds(),
+            |p| aorta.distance(p.x, p.y),
+            |p, depth| {
+                let facing = ((p.x - x) * cos + (p.y - y) * sin) / radius;
+                if facing > 0.55 && depth > -plaque { 620.0 } else { tissues.aorta + 3.0 * p.grain }
+            },
+        );
         let artery = Ellipse::circle(x - 2.0, y - radius - 11.0, 3.6);
         canvas.paint(artery.bounds(), |p| artery.distance(p.x, p.y), |_, _| tissues.aorta);
         let vein = Ellipse::circle(x - 14.0, y - radius - 12.0, 5.4);

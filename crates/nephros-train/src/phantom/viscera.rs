@@ -24,6 +24,9 @@ pub(super) struct Viscera {
     seed: u32,
 }
 
+/// Beyond this distance nothing of a shape can be seen, so that its details need no computing.
+const FAR_MM: f32 = 8.0;
+
 /// A stretch of stomach or bowel that winds along the body.
 #[derive(Debug, Clone, Copy)]
 struct Loop {
@@ -63,7 +66,7 @@ impl Viscera {
             spleen: (draw.bell(40.0, 85.0), draw.bell(45.0, 70.0), draw.bell(18.0, 30.0)),
             liver: (draw.bell(0.85, 1.15), draw.bell(0.85, 1.15)),
             pancreas: (draw.bell(-0.15, 0.2), draw.bell(7.0, 12.0)),
-            mottled: if phase == Phase::Corticomedullary { draw.bell(5.0, 45.0) } else { 2.0 },
+            mottled: if phase == Phase::Corticomedullary { draw.bell(4.0, 24.0) } else { 2.0 },
             loops,
             seed: draw.bits(),
         }
@@ -71,7 +74,7 @@ impl Viscera {
 
     fn draw_colon(draw: &mut Draw, a: f32, d: f32) -> Vec<Loop> {
         let stool = |draw: &mut Draw| match draw.unit() {
-            u if u < 0.55 => Content::Stool,
+            u if u < 0.4 => Content::Stool,
             u if u < 0.85 => Content::Gas(draw.uniform(-0.6, 0.8)),
             _ => Content::Collapsed,
         };
@@ -160,7 +163,9 @@ impl Viscera {
         let gland = Ellipse::new(x, -0.40 * d, 38.0 * size, thick * size).turned(turn - 0.25);
         canvas.paint(
             gland.bounds().grown(3.0),
-            |p| gland.distance(p.x, p.y) + 3.0 * noise::value(self.seed ^ 3, p.x / 7.0, p.y / 7.0, z / 9.0),
+            |p| {
+                gland.distance(p.x, p.y) + 3.0 * noise::value(self.seed ^ 0x03, p.x / 7.0, p.y / 7.0, z / 9.0)
+            },
             |p, _| tissues.pancreas + 14.0 * p.grain,
         );
     }
@@ -186,14 +191,13 @@ impl Viscera {
         let bounds = right.bounds().union(left.bounds()).grown(4.0);
         let liver = |p: Point| {
             let lobe = right.distance(p.x, p.y);
-            let both =
-                if rise > 0.45 { smooth_union(lobe, left.distance(p.x, p.y), fillet) } else { lobe };
-            both.max(wall(p) + 1.6)
+            let both = if rise > 0.45 { smooth_union(lobe, left.distance(p.x, p.y), fillet) } else { lobe };
+            if both > FAR_MM { both } else { both.max(wall(p) + 1.6) }
         };
         canvas.paint(bounds, liver, |p, depth| {
-            let vessel = noise::value(self.seed ^ 9, p.x / 16.0, p.y / 16.0, z / 22.0);
+            let vessel = noise::value(self.seed ^ 0x09, p.x / 16.0, p.y / 16.0, z / 22.0);
             let branch = smoothstep(0.09, 0.03, (vessel - 0.1).abs())
-                * smoothstep(0.1, 0.35, noise::value(self.seed ^ 11, p.x / 26.0, p.y / 26.0, z / 30.0))
+                * smoothstep(0.1, 0.35, noise::value(self.seed ^ 0x0b, p.x / 26.0, p.y / 26.0, z / 30.0))
                 * smoothstep(-4.0, -12.0, depth);
             tissues.liver + 4.0 * p.grain + (tissues.portal - tissues.liver) * branch
         });
@@ -212,9 +216,15 @@ impl Viscera {
         let fat = Ellipse::new(0.52 * a, -0.05 * d, 0.2 * a, 40.0 * size);
         canvas.paint(
             spleen.bounds(),
-            |p| spleen.distance(p.x, p.y).max(wall(p) + 1.8).max(-fat.distance(p.x, p.y)),
+            |p| {
+                let whole = spleen.distance(p.x, p.y);
+                if whole > FAR_MM {
+                    return whole;
+                }
+                whole.max(wall(p) + 1.8).max(-fat.distance(p.x, p.y))
+            },
             |p, _| {
-                let mottle = noise::fractal(self.seed ^ 5, p.x / 9.0, p.y / 9.0, z / 12.0);
+                let mottle = noise::fractal(self.seed ^ 0x05, p.x / 9.0, p.y / 9.0, z / 12.0);
                 tissues.spleen + 4.0 * p.grain + self.mottled * mottle
             },
         );
@@ -241,8 +251,12 @@ impl Loop {
         };
         let haustra = 0.22 * section.a.min(section.b);
         let outline = |p: Point| {
+            let smooth = section.distance(p.x, p.y);
+            if smooth > haustra + FAR_MM {
+                return smooth;
+            }
             let bulge = noise::value(self.seed, p.x / 13.0, p.y / 13.0, z / 18.0);
-            (section.distance(p.x, p.y) + haustra * bulge).max(wall(p) + 2.0)
+            (smooth + haustra * bulge).max(wall(p) + 2.0)
         };
         // Gas rises to the front, because the patient lies on the back.
         let half_height = section.b.min(section.a);
@@ -257,7 +271,7 @@ impl Loop {
     fn content_hu(&self, p: Point, z: f32, front: f32, wall_hu: f32) -> f32 {
         match self.content {
             Content::Collapsed => {
-                let fold = noise::value(self.seed ^ 1, p.x / 4.0, p.y / 4.0, z / 6.0);
+                let fold = noise::value(self.seed ^ 0x01, p.x / 4.0, p.y / 4.0, z / 6.0);
                 wall_hu - 25.0 * smoothstep(0.0, 0.5, fold)
             }
             Content::Fluid => 18.0 + 6.0 * p.grain,
@@ -269,7 +283,7 @@ impl Loop {
                 }
             }
             Content::Stool => {
-                let bubble = noise::fractal(self.seed ^ 2, p.x / 5.0, p.y / 5.0, z / 6.0);
+                let bubble = noise::fractal(self.seed ^ 0x02, p.x / 5.0, p.y / 5.0, z / 6.0);
                 35.0 + 40.0 * p.grain - 700.0 * smoothstep(0.05, 0.5, bubble + 0.25 * front)
             }
             Content::Contrast(hu) => hu * (1.0 + 0.08 * p.grain),
