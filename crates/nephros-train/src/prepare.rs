@@ -78,7 +78,7 @@ impl Hint for PrepareError {
 /// See [`PrepareError`].
 pub fn prepare(project: &Project, progress: &dyn Progress) -> Result<PrepareSummary, PrepareError> {
     let params = &project.params;
-    let cache = pretrained::cache_dir(&project.path(&project.config.artifacts_root));
+    let cache = pretrained::cache_dir();
     let Pretrained { mut weights, normalization, source, .. } =
         pretrained::load(params.architecture, params.image_size, &params.weights, params.seed, &cache, progress)?;
     let files = &project.config.prepare_base_model;

@@ -14,7 +14,7 @@ use crate::{
 pub use crate::{
     evaluate::{EvaluateError, Scores, evaluate},
     //ingest::{IngestError, IngestSummary, ingest},
-    //prepare::{PrepareError, PrepareSummary, prepare},
+    prepare::{PrepareError, PrepareSummary, prepare},
     train::{TrainError, TrainSummary, train},
 };
 

@@ -192,3 +192,13 @@ fn read(architecture: Architecture, path: &Path) -> Result<Pretrained, Pretraine
         sha256: digest::sha256_file(path)?,
     })
 }
+
+/// Where downloaded weights are kept for all projects of a user: `$NEPHROS_CACHE`, else `nephros`
+/// in the user's cache folder, else `.nephros-cache` here.
+pub fn cache_dir() -> PathBuf {
+    let folder = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    folder("NEPHROS_CACHE")
+        .or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("nephros")))
+        .or_else(|| folder("HOME").map(|home| home.join(".cache/nephros")))
+        .unwrap_or_else(|| ".nephros-cache".into())
+}
