@@ -8,6 +8,8 @@ pub mod history;
 mod inputs;
 mod network;
 mod stage;
+#[cfg(test)]
+mod tests;
 
 pub use checkpoint::Checkpoint;
 pub use features::{FeatureStore, Key};

@@ -1,0 +1,157 @@
+//! The training loop on small drawn images.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use burn::tensor::Device;
+use nephros_core::{
+    network::Architecture,
+    pixels::Resample,
+    preprocessing::{Normalization, Preprocessing},
+    weights::Weights,
+};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use super::{
+    Checkpoint, Fit, Fitted, Inputs, Layout, TrainError, Trained,
+    data::{Pipeline, Sample},
+};
+use crate::{
+    augment::AugmentationRanges,
+    config::{Optimizer, Params, WeightsSource},
+    prepare::add_head,
+    pretrained,
+    progress::{Progress, Silent, Task, Unit},
+};
+
+const SIZE: usize = 32;
+
+fn params() -> Params {
+    Params {
+        architecture: Architecture::Compact,
+        image_size: [SIZE, SIZE, 3],
+        batch_size: 8,
+        epochs: 4,
+        learning_rate: 2e-3,
+        optimizer: Optimizer::Adam,
+        ..crate::testing::params()
+    }
+}
+
+/// Noise with a bright disc in one half of the images.
+fn samples(count: usize, seed: u64) -> Vec<Sample> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut sample = |index: usize| {
+        let label = index % 2;
+        let (x, y) = (rng.random_range(10.0..22.0f64), rng.random_range(10.0..22.0f64));
+        let mut pixels = Vec::with_capacity(SIZE * SIZE * 3);
+        for position in 0..SIZE * SIZE {
+            let (row, column) = ((position / SIZE) as f64, (position % SIZE) as f64);
+            let disc = label == 1 && (row - y).hypot(column - x) < 6.0;
+            let grey = rng.random_range(60..110u8) + if disc { 90 } else { 0 };
+            pixels.extend([grey; 3]);
+        }
+        Sample { sha256: format!("{seed}-{index}"), label, pixels }
+    };
+    (0..count).map(&mut sample).collect()
+}
+
+fn pipeline(params: &Params) -> Pipeline {
+    let preprocessing = Preprocessing {
+        image_size: params.image_size,
+        resample: Resample::Bilinear,
+        normalization: Normalization::Unit,
+    };
+    Pipeline { preprocessing, ranges: AugmentationRanges::from(params), seed: params.seed }
+}
+
+fn initial(params: &Params) -> Weights {
+    let folder = tempfile::tempdir().unwrap();
+    let source = WeightsSource::None;
+    let size = params.image_size;
+    let base =
+        pretrained::load(params.architecture, size, &source, params.seed, folder.path(), &Silent).unwrap();
+    let mut weights = base.weights;
+    add_head(&mut weights, params, 2);
+    weights
+}
+
+fn fit(
+    params: &Params,
+    checkpoint: Option<Checkpoint>,
+    progress: &dyn Progress,
+) -> Result<Fitted, TrainError> {
+    let (train, validation) = (samples(32, 1), samples(16, 2));
+    let pipeline = pipeline(params);
+    let initial = initial(params);
+    let fit = Fit {
+        params,
+        layout: Layout {
+            architecture: params.architecture,
+            image_size: params.image_size,
+            hidden_units: params.hidden_units,
+            classes: 2,
+        },
+        trained: Trained::Layers { last: params.architecture.layers().len() },
+        initial: &initial,
+        class_weights: vec![1.0, 1.0],
+        train: Inputs::Images { samples: train.iter().collect(), pipeline: &pipeline },
+        validation: Inputs::Images { samples: validation.iter().collect(), pipeline: &pipeline },
+        checkpoint,
+    };
+    fit.run(&Device::flex(), progress)
+}
+
+/// Stops the training at a given check, in the middle of an epoch.
+struct StopAt(AtomicUsize);
+
+impl Progress for StopAt {
+    fn task(&self, name: &str, total: Option<u64>, unit: Unit) -> Box<dyn Task> {
+        Silent.task(name, total, unit)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+}
+
+#[test]
+fn a_disc_is_learned_and_the_same_seed_gives_the_same_bits() {
+    let params = Params { epochs: 8, ..params() };
+    let first = fit(&params, None, &Silent).unwrap();
+    let last = first.history.last().unwrap();
+    assert!(last.train_loss < first.history[0].train_loss, "{:?}", first.history);
+    assert!(last.validation_auroc.unwrap() > 0.9, "{last:?}");
+    assert_eq!(fit(&params, None, &Silent).unwrap().weights, first.weights);
+    let other = Params { seed: 7, ..params };
+    assert_ne!(fit(&other, None, &Silent).unwrap().weights, first.weights);
+}
+
+#[test]
+fn a_training_that_was_killed_ends_like_one_that_was_not() {
+    for optimizer in [Optimizer::Sgd, Optimizer::Adam] {
+        let params = Params { optimizer, momentum: 0.9, ..params() };
+        let whole = fit(&params, None, &Silent).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = Checkpoint::new(folder.path().join("checkpoint"), "run".into());
+        // 4 steps an epoch: the tenth check is in the middle of the third epoch.
+        let stop = StopAt(AtomicUsize::new(10));
+        let stopped = fit(&params, Some(checkpoint.clone()), &stop);
+        assert!(matches!(stopped, Err(TrainError::Cancelled(_))), "{stopped:?}");
+        let resumed = fit(&params, Some(checkpoint.clone()), &Silent).unwrap();
+        assert_eq!(resumed.resumed_after, 2);
+        assert_eq!(resumed.weights, whole.weights, "{optimizer:?}");
+        let other = Checkpoint::new(folder.path().join("checkpoint"), "another run".into());
+        assert_eq!(fit(&params, Some(other), &Silent).unwrap().resumed_after, 0);
+    }
+}
+
+#[test]
+fn early_stopping_keeps_the_best_epoch() {
+    // A rate this high makes later epochs worse than an early one.
+    let params = Params { early_stopping_patience: 2, epochs: 12, learning_rate: 0.05, ..params() };
+    let fitted = fit(&params, None, &Silent).unwrap();
+    let best = fitted.history.iter().min_by(|a, b| a.validation_loss.total_cmp(&b.validation_loss)).unwrap();
+    assert_eq!(best.epoch, fitted.best_epoch);
+    assert!(fitted.history.len() <= fitted.best_epoch + 2);
+}
