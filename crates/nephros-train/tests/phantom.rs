@@ -11,7 +11,7 @@ use std::{
 use fs_err as fs;
 use nephros_core::hint::Hint;
 use nephros_train::{
-    phantom::{Cohort, ImageFormat, Patient, PhantomClass, PhantomError, slice, write_cohort},
+    phantom::{Cohort, ImageFormat, Patient, PhantomClass, PhantomError, golden_images, slice, write_cohort},
     progress::{Progress, Silent, Task, Unit},
 };
 use rand_chacha::{
@@ -160,6 +160,15 @@ fn the_class_changes_only_the_surroundings_of_the_lesion() {
         }
         assert_ne!(without.hu, with.hu);
     }
+}
+
+#[test]
+fn the_golden_images_are_two_different_slices_and_stay_the_same() {
+    let images = golden_images();
+    assert_eq!(images.len(), 2);
+    assert_eq!((images[0].width(), images[0].height()), (512, 512));
+    assert_ne!(images[0], images[1]);
+    assert_eq!(images, golden_images());
 }
 
 /// Mean absolute difference of two grey images.

@@ -21,6 +21,7 @@ mod tissue;
 mod vessels;
 mod viscera;
 
+use nephros_core::pixels::RgbImage;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -145,4 +146,18 @@ impl Slice {
             .map(|hu| ((f32::from(*hu) - (center - 0.5)) * scale + 128.0) as u8)
             .collect()
     }
+}
+
+/// A slice of a normal patient and one of a patient with a tumour, 512×512 and always the same:
+/// inputs whose answers a model bundle records without holding any real patient's pixels.
+pub fn golden_images() -> Vec<RgbImage> {
+    let cohort = Cohort { patients: 2, slices: 1, seed: 0, ..Cohort::default() };
+    (0..cohort.patients)
+        .filter_map(|index| {
+            let patient = Patient::new(&cohort, index);
+            let (center, width) = patient.window();
+            let grey = slice(&patient, 0).windowed(center, width);
+            RgbImage::new(cohort.size, cohort.size, grey.iter().flat_map(|value| [*value; 3]).collect())
+        })
+        .collect()
 }
