@@ -1,5 +1,7 @@
 //! Configuration files as users write them, and what they are told.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 use std::path::Path;
 
 use nephros_core::hint::Hint;

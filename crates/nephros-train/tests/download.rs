@@ -1,5 +1,7 @@
 //! Downloads over connections that break, servers that lie and files that are not what they should.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 #[allow(dead_code, reason = "shared between test files")]
 mod scripted_server;
 

@@ -1,5 +1,7 @@
 //! The page dance of Google Drive, against pages as Google writes them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 #[allow(dead_code, reason = "shared between test files")]
 mod scripted_server;
 

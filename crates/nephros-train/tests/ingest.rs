@@ -1,5 +1,7 @@
 //! Stage `ingest` on folders and zips, good, bad and hostile.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 #[allow(dead_code, reason = "shared between test files")]
 mod scripted_server;
 
