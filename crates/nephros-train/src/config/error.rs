@@ -22,11 +22,15 @@ pub enum ConfigError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// Not YAML, or not the shape of this file.
-    #[error("`{path}`: {detail}")]
+    #[error("`{path}` line {line}, column {column}: {detail}")]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Line and column with the text there, if known, and what is wrong.
+        /// Line, from 1.
+        line: u64,
+        /// Column, from 1.
+        column: u64,
+        /// What is wrong, and the lines around it.
         detail: String,
     },
     /// A key that this file does not have.
@@ -151,12 +155,7 @@ impl ConfigError {
                 Some((expected, (key, value))) => {
                     Self::Invalid { path, line: Some(line), source: InvalidValue::new(&key, expected, value) }
                 }
-                None => {
-                    let options = serde_saphyr::render_options! {
-                        source_name: Some(""),
-                    };
-                    Self::Syntax { detail: plain(&error.render_with_options(options)), path }
-                }
+                None => Self::Syntax { path, line, column, detail: detail(error, text) },
             },
         }
     }
@@ -169,8 +168,21 @@ impl ConfigError {
     }
 }
 
-fn plain(text: &str) -> String {
-    text.trim_end().into()
+/// The parser's message, then its picture of the lines around.
+fn detail(error: &YamlError, text: &str) -> String {
+    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        return "expected keys with values, got an empty file".into();
+    }
+    let rendered = error.render();
+    // `error: line 3 column 11: message`, ` --> file:3:11`, picture.
+    let (first, picture) = rendered.split_once('\n').unwrap_or((&rendered, ""));
+    let message = first.trim_start_matches("error: ");
+    let message = message
+        .split_once(": ")
+        .filter(|(place, _)| place.starts_with("line "))
+        .map_or(message, |(_, rest)| rest);
+    let picture: Vec<&str> = picture.lines().filter(|line| !line.trim_start().starts_with("--> ")).collect();
+    format!("{message}\n{}", picture.join("\n")).trim_end().into()
 }
 
 /// What a value should have been, for errors about one value.
@@ -195,6 +207,7 @@ fn type_words(name: &str) -> String {
         "usize" | "u64" | "u32" | "unsigned integer" => "a whole number, 0 or more".into(),
         "f64" | "f32" | "float" => "a number".into(),
         "string" => "a text".into(),
+        "array of length 3" => "3 numbers such as `[224, 224, 3]`".into(),
         "sequence start" | "sequence" => "a list such as `[a, b]`".into(),
         other => other.into(),
     }

@@ -402,7 +402,9 @@ fn judge(url: &str, part: &mut Part, response: &Response<Body>) -> Result<Option
             part.begin(url, headers)?;
             Ok(None)
         }
-        StatusCode::PARTIAL_CONTENT if range.as_ref().and_then(|range| range.first) == Some(part.length) => Ok(None),
+        StatusCode::PARTIAL_CONTENT if range.as_ref().and_then(|range| range.first) == Some(part.length) => {
+            Ok(None)
+        }
         // The file was whole already.
         StatusCode::RANGE_NOT_SATISFIABLE
             if part.length > 0 && range.as_ref().and_then(|range| range.total) == Some(part.length) =>

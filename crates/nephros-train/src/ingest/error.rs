@@ -12,13 +12,17 @@ use crate::{files::NoSpace, manifest::ManifestError, progress::Cancelled};
 #[non_exhaustive]
 pub enum IngestError {
     /// Neither an address nor a path that exists.
-    #[error("`source_URL`: expected a Google Drive link, an http(s) address, a zip or a folder, got `{source_url}`")]
+    #[error(
+        "`source_URL`: expected a Google Drive link, an http(s) address, a zip or a folder, got `{source_url}`"
+    )]
     NoSource {
         /// The value.
         source_url: String,
     },
     /// The source and the destination are one tree.
-    #[error("`source_URL`: expected a folder apart from `{destination}`, where `ingest` writes, got `{source_url}`")]
+    #[error(
+        "`source_URL`: expected a folder apart from `{destination}`, where `ingest` writes, got `{source_url}`"
+    )]
     Overlap {
         /// The value.
         source_url: String,
@@ -50,7 +54,9 @@ pub enum IngestError {
     #[error(transparent)]
     Sidecar(#[from] SidecarError),
     /// A class with fewer images than can be split.
-    #[error("`{source_url}`: expected at least 2 usable images in class `{class}`, got {usable} among {files} files")]
+    #[error(
+        "`{source_url}`: expected at least 2 usable images in class `{class}`, got {usable} among {files} files"
+    )]
     TooFewImages {
         /// `source_URL`.
         source_url: String,
@@ -64,7 +70,9 @@ pub enum IngestError {
         quarantine: PathBuf,
     },
     /// A class with fewer patients than can be split.
-    #[error("`{source_url}`: expected at least 2 patients in class `{class}`, got {patients} with {images} images")]
+    #[error(
+        "`{source_url}`: expected at least 2 patients in class `{class}`, got {patients} with {images} images"
+    )]
     TooFewPatients {
         /// `source_URL`.
         source_url: String,
@@ -114,7 +122,8 @@ impl Hint for IngestError {
             }
             Self::TooFewImages { .. } => "training and test need an image of each class".into(),
             Self::TooFewPatients { .. } => {
-                "add patients; `SPLIT_BY: random` works too, but its scores say nothing about new patients".into()
+                "add patients; `SPLIT_BY: random` works too, but its scores say nothing about new patients"
+                    .into()
             }
             Self::Busy { .. } => "wait until it ends".into(),
             Self::Download(error) => return error.hint(),

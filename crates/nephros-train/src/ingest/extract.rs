@@ -225,7 +225,11 @@ struct Entry {
 }
 
 /// Checks every entry; folders are left out, since files make them.
-fn judge(zip: &Path, archive: &mut ZipArchive<BufReader<File>>, limits: &Limits) -> Result<Vec<Entry>, ExtractError> {
+fn judge(
+    zip: &Path,
+    archive: &mut ZipArchive<BufReader<File>>,
+    limits: &Limits,
+) -> Result<Vec<Entry>, ExtractError> {
     let too_large = |what, limit, got| ExtractError::TooLarge { zip: zip.into(), what, limit, got };
     if archive.len() > limits.max_files {
         return Err(too_large("files", limits.max_files as u64, archive.len() as u64));
@@ -374,7 +378,8 @@ mod tests {
 
     #[test]
     fn names_that_lead_out_are_refused() {
-        for name in ["../x", "a/../../x", "a/..", "/etc/passwd", "C:/x", "C:x", "a\\..\\x", "a\0b", "", "./"] {
+        for name in ["../x", "a/../../x", "a/..", "/etc/passwd", "C:/x", "C:x", "a\\..\\x", "a\0b", "", "./"]
+        {
             assert!(safe_path(name).is_err(), "{name:?}");
         }
     }

@@ -68,7 +68,11 @@ fn inspect_file(path: &Path, file: &ClassFile) -> Inspected {
         Err(error) => return failed(0, String::new(), error.to_string()),
     };
     if length > MAX_FILE_BYTES {
-        return failed(length, String::new(), format!("expected at most {MAX_FILE_BYTES} bytes, got {length}"));
+        return failed(
+            length,
+            String::new(),
+            format!("expected at most {MAX_FILE_BYTES} bytes, got {length}"),
+        );
     }
     let bytes = match fs_err::read(path) {
         Ok(bytes) => bytes,

@@ -154,7 +154,11 @@ struct Tree {
 
 impl Tree {
     fn read(base: &Path) -> io::Result<Self> {
-        let mut tree = Self { folders: BTreeSet::from([PathBuf::new()]), files: BTreeSet::new(), images: BTreeMap::new() };
+        let mut tree = Self {
+            folders: BTreeSet::from([PathBuf::new()]),
+            files: BTreeSet::new(),
+            images: BTreeMap::new(),
+        };
         let walk = WalkDir::new(base).follow_links(true).min_depth(1).sort_by_file_name();
         for entry in walk.into_iter().filter_entry(|entry| !is_hidden(entry)) {
             let entry = entry?;
@@ -206,12 +210,18 @@ impl Tree {
     /// a preview, do not make their folder one: the deeper level wins.
     fn outermost(&self) -> Vec<&Path> {
         let holds_more = |folder: &Path| {
-            let below: usize =
-                self.images.iter().filter(|(other, _)| *other != folder && other.starts_with(folder)).map(|(_, n)| n).sum();
+            let below: usize = self
+                .images
+                .iter()
+                .filter(|(other, _)| *other != folder && other.starts_with(folder))
+                .map(|(_, n)| n)
+                .sum();
             below > self.images[folder]
         };
-        let folders: Vec<&Path> = self.images.keys().map(PathBuf::as_path).filter(|folder| !holds_more(folder)).collect();
-        let inside = |folder: &Path| folders.iter().any(|other| *other != folder && folder.starts_with(other));
+        let folders: Vec<&Path> =
+            self.images.keys().map(PathBuf::as_path).filter(|folder| !holds_more(folder)).collect();
+        let inside =
+            |folder: &Path| folders.iter().any(|other| *other != folder && folder.starts_with(other));
         folders.iter().copied().filter(|folder| !inside(folder)).collect()
     }
 
@@ -258,8 +268,13 @@ impl Tree {
             .iter()
             .map(|(name, (files, images))| format!("`{name}` ({files} files, {images} images)"))
             .collect();
-        let place = if root.as_os_str().is_empty() { String::new() } else { format!("in `{}`: ", root.display()) };
-        if folders.is_empty() { format!("{place}no folders") } else { format!("{place}{}", folders.join(", ")) }
+        let place =
+            if root.as_os_str().is_empty() { String::new() } else { format!("in `{}`: ", root.display()) };
+        if folders.is_empty() {
+            format!("{place}no folders")
+        } else {
+            format!("{place}{}", folders.join(", "))
+        }
     }
 
     fn layout(&self, base: &Path, root: &Path, classes: Vec<String>) -> Layout {
@@ -273,7 +288,11 @@ impl Tree {
         }
         files.sort();
         let used = |folder: &Path| {
-            folder.strip_prefix(root).ok().and_then(|path| child_of(Path::new(""), path)).is_some_and(|child| classes.contains(&child))
+            folder
+                .strip_prefix(root)
+                .ok()
+                .and_then(|path| child_of(Path::new(""), path))
+                .is_some_and(|child| classes.contains(&child))
         };
         let unused = self
             .images
@@ -324,7 +343,8 @@ mod tests {
 
     fn root_and_files(files: &[&str], names: Option<&[String]>) -> Result<(String, Vec<String>), String> {
         let folder = dataset(files);
-        let layout = find(folder.path(), "set", names, names.map_or(2, <[_]>::len)).map_err(|error| error.to_string())?;
+        let layout = find(folder.path(), "set", names, names.map_or(2, <[_]>::len))
+            .map_err(|error| error.to_string())?;
         let root = slashes(layout.root.strip_prefix(folder.path()).unwrap());
         Ok((root, layout.files.into_iter().map(|file| file.path).collect()))
     }
@@ -337,7 +357,8 @@ mod tests {
 
     #[test]
     fn hidden_and_macos_files_are_no_images() {
-        let files = ["Normal/1.jpg", "Normal/._1.jpg", "Tumor/2.jpg", "__MACOSX/Normal/._1.jpg", ".git/x.png"];
+        let files =
+            ["Normal/1.jpg", "Normal/._1.jpg", "Tumor/2.jpg", "__MACOSX/Normal/._1.jpg", ".git/x.png"];
         let found = root_and_files(&files, None).unwrap();
         assert_eq!(found, (String::new(), vec!["Normal/1.jpg".into(), "Tumor/2.jpg".into()]));
     }

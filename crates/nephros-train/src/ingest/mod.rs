@@ -214,18 +214,17 @@ impl Job<'_> {
 
     fn patients(&self, layout: &Layout, base: &Path) -> Result<Patients, IngestError> {
         let Some(file) = self.patients_file(&layout.root, base)? else { return Ok(Patients::default()) };
-        let images: BTreeMap<String, String> = layout
-            .files
-            .iter()
-            .map(|file| (file.path.clone(), layout.classes[file.class].clone()))
-            .collect();
+        let images: BTreeMap<String, String> =
+            layout.files.iter().map(|file| (file.path.clone(), layout.classes[file.class].clone())).collect();
         Ok(sidecar::read(&file, &images, &layout.classes)?)
     }
 
     /// SHA-256 over what the result depends on.
     fn fingerprint(&self, source: &str, patients: Option<&Path>) -> Result<String, IngestError> {
         let patients = match patients {
-            Some(file) if !file.exists() => return Err(sidecar::SidecarError::Missing { path: file.into() }.into()),
+            Some(file) if !file.exists() => {
+                return Err(sidecar::SidecarError::Missing { path: file.into() }.into());
+            }
             Some(file) => digest::sha256_file(file)?,
             None => String::new(),
         };
@@ -243,7 +242,9 @@ impl Job<'_> {
 
     /// The earlier result, if it belongs to `fingerprint` and every file is as it was.
     fn reuse(&self, fingerprint: &str) -> Result<Option<IngestSummary>, IngestError> {
-        let Some(report) = Report::read(&self.places.report).filter(|report| report.fingerprint == fingerprint) else {
+        let Some(report) =
+            Report::read(&self.places.report).filter(|report| report.fingerprint == fingerprint)
+        else {
             return Ok(None);
         };
         let Ok(manifest) = Manifest::read(&self.places.manifest, self.places.dataset.clone()) else {
@@ -314,7 +315,11 @@ impl Job<'_> {
             images: manifest.records.len(),
             bytes: manifest.records.iter().map(|record| record.bytes).sum(),
             patients: count_patients(manifest.records.iter()),
-            images_without_patient: manifest.records.iter().filter(|record| record.patient.is_empty()).count(),
+            images_without_patient: manifest
+                .records
+                .iter()
+                .filter(|record| record.patient.is_empty())
+                .count(),
             quarantined,
             duplicates: twins.duplicates,
             conflicts: twins.conflicts,
@@ -342,7 +347,10 @@ impl Job<'_> {
                     quarantine: self.places.quarantine_list.clone(),
                 });
             }
-            let known = manifest.records.iter().all(|record| record.class != class.name || !record.patient.is_empty());
+            let known = manifest
+                .records
+                .iter()
+                .all(|record| record.class != class.name || !record.patient.is_empty());
             if self.project.params.split_by == SplitBy::Patient && known && class.patients < 2 {
                 return Err(IngestError::TooFewPatients {
                     source_url,
@@ -385,7 +393,8 @@ impl Job<'_> {
         }
         for image in bad {
             // The two folders may lie on different disks, which a rename cannot cross.
-            Placement::Copy.place(&layout.root.join(&image.file.path), &self.places.quarantine.join(&image.file.path))?;
+            Placement::Copy
+                .place(&layout.root.join(&image.file.path), &self.places.quarantine.join(&image.file.path))?;
             task.advance(1);
         }
         if self.places.dataset.exists() {
@@ -483,7 +492,10 @@ fn warn(report: &Report) {
         (report.quarantined.len(), "files are no usable images, see quarantine.csv"),
         (report.duplicates.len(), "groups of images have the same bytes, see ingest_report.json"),
         (report.conflicts.len(), "images stand in several classes, see ingest_report.json"),
-        (report.unmatched_patient_lines.len(), "lines of the patients' CSV name no file, see ingest_report.json"),
+        (
+            report.unmatched_patient_lines.len(),
+            "lines of the patients' CSV name no file, see ingest_report.json",
+        ),
         (report.unused_folders.len(), "folders with images are not used, see ingest_report.json"),
     ];
     for (count, text) in warnings.into_iter().filter(|(count, _)| *count > 0) {

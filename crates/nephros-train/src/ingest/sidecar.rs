@@ -44,7 +44,9 @@ pub enum SidecarError {
         got: String,
     },
     /// A class other than the folder.
-    #[error("`{path}` line {line}: expected class `{expected}` for `{image}`, as its folder says, got `{got}`")]
+    #[error(
+        "`{path}` line {line}: expected class `{expected}` for `{image}`, as its folder says, got `{got}`"
+    )]
     Class {
         /// The file.
         path: PathBuf,
@@ -82,7 +84,9 @@ pub enum SidecarError {
         image: String,
     },
     /// The CSV is about other images.
-    #[error("`{path}`: expected paths of this dataset such as `{example}`, got {lines} lines and no match, such as `{got}`")]
+    #[error(
+        "`{path}`: expected paths of this dataset such as `{example}`, got {lines} lines and no match, such as `{got}`"
+    )]
     NoMatch {
         /// The file.
         path: PathBuf,
@@ -178,7 +182,11 @@ fn reader(path: &Path) -> Result<(csv::Reader<fs_err::File>, Option<Columns>), S
 ///
 /// # Errors
 /// See [`SidecarError`].
-pub fn read(path: &Path, images: &BTreeMap<String, String>, classes: &[String]) -> Result<Patients, SidecarError> {
+pub fn read(
+    path: &Path,
+    images: &BTreeMap<String, String>,
+    classes: &[String],
+) -> Result<Patients, SidecarError> {
     let csv_error = |source| SidecarError::Csv { path: path.into(), source };
     let (mut reader, columns) = reader(path)?;
     let Some(columns) = columns else {
@@ -200,14 +208,26 @@ pub fn read(path: &Path, images: &BTreeMap<String, String>, classes: &[String]) 
             continue;
         };
         if *expected != class {
-            return Err(SidecarError::Class { path: path.into(), line, image, expected: expected.clone(), got: class });
+            return Err(SidecarError::Class {
+                path: path.into(),
+                line,
+                image,
+                expected: expected.clone(),
+                got: class,
+            });
         }
         if patient.is_empty() {
             return Err(SidecarError::Empty { path: path.into(), line, image });
         }
         match patients.by_path.insert(known.clone(), patient.clone()) {
             Some(first) if first != patient => {
-                return Err(SidecarError::Contradiction { path: path.into(), line, image, first, second: patient });
+                return Err(SidecarError::Contradiction {
+                    path: path.into(),
+                    line,
+                    image,
+                    first,
+                    second: patient,
+                });
             }
             _ => {}
         }
@@ -252,7 +272,8 @@ mod tests {
 
     #[test]
     fn paths_may_have_folders_before_them_and_columns_any_order() {
-        let text = "\u{feff}series,Class,path\r\nN1,Normal,set/Normal/1.jpg\r\nT1,Tumor,set\\Tumor\\2.jpg\r\n";
+        let text =
+            "\u{feff}series,Class,path\r\nN1,Normal,set/Normal/1.jpg\r\nT1,Tumor,set\\Tumor\\2.jpg\r\n";
         let patients = read_text(text).unwrap();
         assert_eq!(patients.by_path["Normal/1.jpg"], "N1");
         assert_eq!(patients.by_path["Tumor/2.jpg"], "T1");
@@ -267,13 +288,22 @@ mod tests {
     #[test]
     fn wrong_class_other_columns_contradictions_and_strangers_are_refused() {
         let is = |text: &str, wanted: fn(&SidecarError) -> bool| wanted(&read_text(text).unwrap_err());
-        assert!(is("path,class,patient\nNormal/1.jpg,Tumor,a\n", |e| matches!(e, SidecarError::Class { line: 2, .. })));
+        assert!(is("path,class,patient\nNormal/1.jpg,Tumor,a\n", |e| matches!(
+            e,
+            SidecarError::Class { line: 2, .. }
+        )));
         assert!(is("file,label\nx,y\n", |e| matches!(e, SidecarError::Columns { .. })));
         assert!(is("path,class,patient\nNormal/1.jpg,Normal,a\nNormal/1.jpg,Normal,b\n", |e| {
             matches!(e, SidecarError::Contradiction { line: 3, .. })
         }));
-        assert!(is("path,class,patient\nNormal/1.jpg,Normal,\n", |e| matches!(e, SidecarError::Empty { .. })));
-        assert!(is("path,class,patient\nNormal/8.jpg,Normal,a\n", |e| matches!(e, SidecarError::NoMatch { .. })));
+        assert!(is("path,class,patient\nNormal/1.jpg,Normal,\n", |e| matches!(
+            e,
+            SidecarError::Empty { .. }
+        )));
+        assert!(is("path,class,patient\nNormal/8.jpg,Normal,a\n", |e| matches!(
+            e,
+            SidecarError::NoMatch { .. }
+        )));
         assert!(is("path,class,patient\nNormal/1.jpg,Normal\n", |e| matches!(e, SidecarError::Csv { .. })));
     }
 }

@@ -118,7 +118,8 @@ fn kept(zip: &Path, source: &str, checksums: &[Checksum]) -> Result<Option<Strin
         return Ok(None);
     }
     let Ok(downloaded) = verify(zip, source, checksums) else { return Ok(None) };
-    let receipt = fs_err::read(receipt_path(zip)).ok().and_then(|text| serde_json::from_slice::<Receipt>(&text).ok());
+    let receipt =
+        fs_err::read(receipt_path(zip)).ok().and_then(|text| serde_json::from_slice::<Receipt>(&text).ok());
     let usable = match receipt {
         Some(receipt) => receipt.source == source && receipt.sha256 == downloaded.sha256,
         None => extract::open(zip).is_ok(),
