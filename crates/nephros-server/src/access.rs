@@ -150,13 +150,26 @@ mod tests {
 
     #[test]
     fn hosts_that_name_this_machine() {
-        for host in
-            ["localhost", "LOCALHOST:8080", "localhost.:80", "127.0.0.1:8080", "127.9.9.9", "[::1]", "[::1]:8080"]
-        {
+        for host in [
+            "localhost",
+            "LOCALHOST:8080",
+            "localhost.:80",
+            "127.0.0.1:8080",
+            "127.9.9.9",
+            "[::1]",
+            "[::1]:8080",
+        ] {
             assert!(is_local_name(without_port(host)), "{host}");
         }
-        for host in ["evil.example", "localhost.evil.example:8080", "192.168.0.1", "[::2]:80", "", ":80", "127.0.0.1.x"]
-        {
+        for host in [
+            "evil.example",
+            "localhost.evil.example:8080",
+            "192.168.0.1",
+            "[::2]:80",
+            "",
+            ":80",
+            "127.0.0.1.x",
+        ] {
             assert!(!is_local_name(without_port(host)), "{host}");
         }
     }

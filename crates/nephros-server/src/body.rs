@@ -14,10 +14,7 @@ use base64::{
 use http_body_util::BodyExt;
 use serde::Deserialize;
 
-use crate::{
-    error::ApiError,
-    state::Limits,
-};
+use crate::{error::ApiError, state::Limits};
 
 /// How the body carries the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +53,7 @@ fn content_type(headers: &HeaderMap) -> Option<&str> {
 /// still sending would otherwise see a reset connection instead of the answer.
 ///
 /// # Errors
-/// [`ApiError::BodyTooLarge`], [`ApiError::RequestTimeout`], and [`ApiError::InvalidJson`] never.
+/// [`ApiError::BodyTooLarge`] and [`ApiError::RequestTimeout`].
 pub(crate) async fn read(body: Body, limits: &Limits) -> Result<Vec<u8>, ApiError> {
     match tokio::time::timeout(limits.body_time, read_untimed(body, limits.body_bytes)).await {
         Ok(result) => result,
@@ -146,15 +143,20 @@ mod tests {
     #[test]
     fn base64_in_all_its_dresses() {
         // 0xfb 0xff 0xfe is `+//+` in the standard alphabet and `-__-` in the URL-safe one.
-        for text in
-            ["+//+", "-__-", " +/\n/+\r\n", "data:image/png;base64,+//+", "DATA:image/jpeg;base64, -__-", "+_/-"]
-        {
+        for text in [
+            "+//+",
+            "-__-",
+            " +/\n/+\r\n",
+            "data:image/png;base64,+//+",
+            "DATA:image/jpeg;base64, -__-",
+            "+_/-",
+        ] {
             assert_eq!(decode_base64(text).unwrap(), [0xfb, 0xff, 0xfe], "{text:?}");
         }
         for text in ["Zm8=", "Zm8"] {
             assert_eq!(decode_base64(text).unwrap(), b"fo", "{text:?}");
         }
-        for text in ["Zm8*", "Z", "é", "data", "=Zm8"] {
+        for text in ["Zm8*", "Z", "é", "=Zm8"] {
             assert!(decode_base64(text).is_err(), "{text:?}");
         }
         assert_eq!(decode_base64("data:image/png;base64").unwrap(), b"");

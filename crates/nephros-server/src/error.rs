@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use nephros_core::hint::Hint;
+use nephros_core::{hint::Hint, pixels::DecodeError};
 use serde_json::json;
 
 /// Any error underneath.
@@ -137,7 +137,7 @@ pub enum ApiError {
     #[error("the body is not JSON: {0}")]
     InvalidJson(#[source] serde_json::Error),
     /// See [`Code::InvalidBase64`].
-    #[error("`image` is not base64: {0}")]
+    #[error("`image` is not base64: {}", .0.to_string().trim_end_matches('.'))]
     InvalidBase64(#[source] base64::DecodeError),
     /// See [`Code::Unauthorized`].
     #[error("this server needs a token")]
@@ -146,7 +146,9 @@ pub enum ApiError {
     #[error("training cannot be started from a page of another site")]
     ForeignOrigin,
     /// See [`Code::ForeignHost`].
-    #[error("this server answers only to the names of this machine: expected `localhost` or a loopback address")]
+    #[error(
+        "this server answers only to the names of this machine: expected `localhost` or a loopback address"
+    )]
     ForeignHost,
     /// See [`Code::NotFound`].
     #[error("no such address")]
@@ -155,7 +157,7 @@ pub enum ApiError {
     #[error("the address does not take this method")]
     MethodNotAllowed,
     /// See [`Code::RequestTimeout`].
-    #[error("the body did not arrive within {} s", .0.as_secs())]
+    #[error("the body did not arrive within {0:?}")]
     RequestTimeout(Duration),
     /// See [`Code::TrainingRunning`].
     #[error("a training is running already")]
@@ -166,9 +168,9 @@ pub enum ApiError {
         /// The most that is taken.
         limit: usize,
     },
-    /// See [`Code::ImageTooLarge`].
-    #[error("{0}")]
-    ImageTooLarge(String),
+    /// See [`Code::NotAnImage`], [`Code::CorruptImage`] and [`Code::ImageTooLarge`].
+    #[error(transparent)]
+    Image(#[from] DecodeError),
     /// See [`Code::UnsupportedContentType`].
     #[error("expected content type {expected}, got {got}")]
     UnsupportedContentType {
@@ -180,12 +182,6 @@ pub enum ApiError {
     /// See [`Code::MissingField`].
     #[error("expected a JSON object with the key `image` and a base64 text as its value")]
     MissingField,
-    /// See [`Code::NotAnImage`].
-    #[error("{0}")]
-    NotAnImage(String),
-    /// See [`Code::CorruptImage`].
-    #[error("{0}")]
-    CorruptImage(String),
     /// See [`Code::Overloaded`].
     #[error("too many requests are waiting")]
     Overloaded,
@@ -224,11 +220,11 @@ impl ApiError {
             Self::RequestTimeout(_) => Code::RequestTimeout,
             Self::TrainingRunning => Code::TrainingRunning,
             Self::BodyTooLarge { .. } => Code::BodyTooLarge,
-            Self::ImageTooLarge(_) => Code::ImageTooLarge,
+            Self::Image(DecodeError::Empty | DecodeError::UnknownFormat { .. }) => Code::NotAnImage,
+            Self::Image(DecodeError::TooLarge { .. }) => Code::ImageTooLarge,
+            Self::Image(_) => Code::CorruptImage,
             Self::UnsupportedContentType { .. } => Code::UnsupportedContentType,
             Self::MissingField => Code::MissingField,
-            Self::NotAnImage(_) => Code::NotAnImage,
-            Self::CorruptImage(_) => Code::CorruptImage,
             Self::Overloaded => Code::Overloaded,
             Self::Internal(_) => Code::Internal,
             Self::TrainingFailed { .. } => Code::TrainingFailed,
@@ -265,15 +261,13 @@ impl Hint for ApiError {
                 "start the server with NEPHROS_TOKEN set to reach it by another name or through a proxy"
             }
             Self::TrainingRunning => "try again when it has ended",
-            Self::NotAnImage(_) => "send a JPEG, PNG, BMP, TIFF or WebP file",
-            Self::CorruptImage(_) => "export the slice again and send the whole file",
-            Self::ImageTooLarge(_) => "send one slice at its original resolution",
             Self::Overloaded => "try again in a second",
             Self::Internal(_) => "the server's log has the details under this answer's x-request-id",
             Self::TrainingUnavailable => "run `nephros serve` in a project folder made by `nephros init`",
             Self::NoModel => {
                 "train one with `nephros run` or `POST /train`, or start the server with `--model` and a bundle"
             }
+            Self::Image(error) => return error.hint(),
             Self::TrainingFailed { hint, .. } => return hint.clone(),
             _ => return None,
         };
@@ -299,7 +293,8 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         match code {
             Code::Unauthorized => {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"nephros\""));
+                headers
+                    .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"nephros\""));
             }
             Code::Overloaded => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

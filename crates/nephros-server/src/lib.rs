@@ -55,7 +55,7 @@ mod train;
 
 use axum::{
     Router,
-    http::{Method, header},
+    http::{Method, StatusCode, header},
     middleware::{from_fn, from_fn_with_state},
     routing::{get, post},
 };
@@ -77,8 +77,12 @@ pub fn app(state: AppState) -> Router {
         .allow_methods([Method::POST])
         .allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION]);
     // A preflight carries no token: the cross-origin layer answers it before the token is asked for.
-    let predict = post(predict::predict).route_layer(token.clone()).layer(cross_origin);
-    let train = post(train::train).route_layer(token.clone()).route_layer(from_fn(access::require_same_origin));
+    let predict = post(predict::predict)
+        .route_layer(token.clone())
+        .options(async || StatusCode::OK)
+        .layer(cross_origin);
+    let train =
+        post(train::train).route_layer(token.clone()).route_layer(from_fn(access::require_same_origin));
     Router::new()
         .route("/", get(page::page))
         .route("/samples", get(page::samples))

@@ -9,9 +9,8 @@ use axum::{
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
-use nephros_core::pixels::{self, DecodeError};
-use serde::Serialize;
-use serde_json::Map;
+use nephros_core::pixels;
+use serde::{Serialize, Serializer};
 
 use crate::{
     body::{self, Form},
@@ -25,10 +24,15 @@ pub(crate) struct Answer {
     label: String,
     probability: f32,
     /// By label, in the model's order.
-    probabilities: Map<String, serde_json::Value>,
+    #[serde(serialize_with = "as_object")]
+    probabilities: Vec<(String, f32)>,
     model: String,
     /// From the whole body to the answer, waiting for a free core included.
     milliseconds: f64,
+}
+
+fn as_object<S: Serializer>(pairs: &[(String, f32)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(label, probability)| (label, probability)))
 }
 
 /// The contract of the reference: `[{"image": "Normal"}]`, byte for byte.
@@ -75,9 +79,14 @@ async fn answer(state: &AppState, form: Form, body: Body) -> Result<Answer, ApiE
     Ok(answer)
 }
 
-fn classify(model: &dyn Classifier, form: Form, body: Vec<u8>, max_pixels: usize) -> Result<Answer, ApiError> {
+fn classify(
+    model: &dyn Classifier,
+    form: Form,
+    body: Vec<u8>,
+    max_pixels: usize,
+) -> Result<Answer, ApiError> {
     let bytes = body::image_bytes(form, body)?;
-    let image = pixels::decode_with_limits(&bytes, pixels::Limits { max_pixels }).map_err(refused_image)?;
+    let image = pixels::decode_with_limits(&bytes, pixels::Limits { max_pixels })?;
     drop(bytes);
     let probabilities = model.classify(&image).map_err(ApiError::Internal)?;
     let (top, probability) = highest(&probabilities)
@@ -87,17 +96,10 @@ fn classify(model: &dyn Classifier, form: Form, body: Vec<u8>, max_pixels: usize
     Ok(Answer {
         label: model.labels()[top].clone(),
         probability,
-        probabilities: named.map(|(label, &value)| (label.clone(), value.into())).collect(),
+        probabilities: named.map(|(label, &value)| (label.clone(), value)).collect(),
         model: model.id().to_owned(),
         milliseconds: 0.0,
     })
-}
-
-fn refused_image(error: DecodeError) -> ApiError {
-    match error {
-        DecodeError::UnknownFormat { .. } => ApiError::NotAnImage(error.to_string()),
-        _ => ApiError::CorruptImage(error.to_string()),
-    }
 }
 
 /// The first of the highest values; `None` when there is none or one is not finite.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::body::Bytes;
-use nephros_core::{hint::Hint, pixels::RgbImage};
+use nephros_core::{hint::Hint, pixels::RgbImage, predictor::Predictor};
 use tokio::sync::Semaphore;
 
 use crate::{access::Access, error::BoxError};
@@ -28,6 +28,20 @@ pub trait Classifier: Send + Sync {
     /// # Errors
     /// Whatever the engine reports; the client reads only that the server failed.
     fn classify(&self, image: &RgbImage) -> Result<Vec<f32>, BoxError>;
+}
+
+impl Classifier for Predictor {
+    fn id(&self) -> &str {
+        self.id()
+    }
+
+    fn labels(&self) -> &[String] {
+        self.labels()
+    }
+
+    fn classify(&self, image: &RgbImage) -> Result<Vec<f32>, BoxError> {
+        Ok(self.predict(image)?.probabilities)
+    }
 }
 
 /// Runs the whole pipeline and gives the model it made.

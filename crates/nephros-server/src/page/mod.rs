@@ -43,8 +43,7 @@ fn source_hash(text: &str) -> String {
 
 /// `GET /`.
 pub(crate) async fn page() -> Response {
-    let headers =
-        [(header::CONTENT_SECURITY_POLICY, PAGE.policy.clone()), (header::CONTENT_TYPE, HTML_TYPE)];
+    let headers = [(header::CONTENT_SECURITY_POLICY, PAGE.policy.clone()), (header::CONTENT_TYPE, HTML_TYPE)];
     (headers, PAGE.html.as_str()).into_response()
 }
 
@@ -59,7 +58,10 @@ pub(crate) async fn samples(State(state): State<AppState>) -> Json<Value> {
 }
 
 /// `GET /samples/{n}`.
-pub(crate) async fn sample(State(state): State<AppState>, Path(n): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn sample(
+    State(state): State<AppState>,
+    Path(n): Path<String>,
+) -> Result<Response, ApiError> {
     let index: usize = n.parse().map_err(|_| ApiError::NotFound)?;
     let sample = state.samples().get(index).ok_or(ApiError::NotFound)?;
     Ok(([(header::CONTENT_TYPE, sample.content_type.clone())], sample.bytes.clone()).into_response())

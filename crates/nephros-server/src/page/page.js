@@ -146,7 +146,7 @@ async function loadStatus() {
   try {
     const health = await (await fetch("health")).json();
     $("status").dataset.state = health.model ? "ready" : "empty";
-    $("status-text").textContent = health.model ? "Model " + health.model.slice(0, 12) : "No model loaded";
+    $("status-text").textContent = health.model ? "Model " + health.model : "No model loaded";
     $("status").title = health.model || "";
   } catch {
     $("status").dataset.state = "down";

@@ -1,0 +1,9 @@
+//! The service over HTTP: its contract, its errors, who is let in, many at once, and real sockets.
+
+mod access;
+mod concurrency;
+mod contract;
+mod errors;
+mod page;
+mod sockets;
+mod support;
