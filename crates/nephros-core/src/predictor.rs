@@ -189,9 +189,8 @@ impl Predictor {
     /// # Errors
     /// See [`PredictError`].
     pub fn predict(&self, image: &RgbImage) -> Result<Prediction, PredictError> {
-        let input = self.preprocessing.apply(image);
-        let logits = self.logits(&input, 1)?;
-        prediction(0, &logits)
+        let mut predictions = self.predict_input(&self.preprocessing.apply(image), 1)?;
+        Ok(predictions.swap_remove(0))
     }
 
     /// Classifies images on all cores of the current rayon pool; each result equals the single
@@ -215,22 +214,33 @@ impl Predictor {
     /// # Errors
     /// See [`PredictError`].
     pub fn predict_input(&self, input: &[f32], batch: usize) -> Result<Vec<Prediction>, PredictError> {
-        let logits = self.logits(input, batch)?;
-        logits.chunks_exact(self.labels.len()).enumerate().map(|(i, logits)| prediction(i, logits)).collect()
+        self.predict_features(&self.features(input, batch)?, batch)
     }
 
-    /// `[batch, labels]`.
-    fn logits(&self, input: &[f32], batch: usize) -> Result<Vec<f32>, PredictError> {
+    /// The last feature map of network input `[batch, height, width, 3]`, flattened in
+    /// `(y, x, channel)` order image by image.
+    ///
+    /// # Errors
+    /// See [`PredictError`].
+    pub fn features(&self, input: &[f32], batch: usize) -> Result<Vec<f32>, PredictError> {
         let mut features = vec![0.0; batch * self.features.output().len()];
         self.features.forward(input, batch, &mut features)?;
-        let mut logits = vec![0.0; batch * self.labels.len()];
         // Features that overflowed would be refused as the head's input, by the wrong name.
         if let Some(bad) = features.iter().position(|value| !value.is_finite()) {
             let image = bad / self.features.output().len();
             return Err(PredictError::NotFinite { image, logits: vec![f32::NAN; self.labels.len()] });
         }
-        self.head.forward(&features, batch, &mut logits)?;
-        Ok(logits)
+        Ok(features)
+    }
+
+    /// Classifies features as [`Predictor::features`] gives them.
+    ///
+    /// # Errors
+    /// See [`PredictError`].
+    pub fn predict_features(&self, features: &[f32], batch: usize) -> Result<Vec<Prediction>, PredictError> {
+        let mut logits = vec![0.0; batch * self.labels.len()];
+        self.head.forward(features, batch, &mut logits)?;
+        logits.chunks_exact(self.labels.len()).enumerate().map(|(i, logits)| prediction(i, logits)).collect()
     }
 }
 

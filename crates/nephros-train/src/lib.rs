@@ -11,4 +11,6 @@ pub mod pretrained;
 pub mod progress;
 pub mod split;
 pub mod stages;
+#[cfg(test)]
+mod testing;
 pub mod train;

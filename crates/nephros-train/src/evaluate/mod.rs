@@ -1,1 +1,4 @@
 //! Scores on images that training never saw.
+
+pub mod interval;
+pub mod metrics;
