@@ -1,5 +1,11 @@
 //! Decoding and resizing against Pillow 13.0.0: golden values made by `scripts/golden/pil.py`.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "the lints spare test functions, not their helpers"
+)]
+
 use std::{
     collections::BTreeMap,
     io::Read as _,

@@ -1,5 +1,11 @@
 //! Bytes that are no image, or only almost: always an error that helps, never a panic.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "the lints spare test functions, not their helpers"
+)]
+
 use nephros_core::{
     hint::Hint,
     pixels::{DecodeError, Limits, Lookalike, decode, decode_with_limits},

@@ -240,12 +240,15 @@ fn mirror(values: &mut [f32], piece: usize) {
 
 fn change_light(values: &mut [f32], brightness: f32, contrast: f32) {
     if brightness.to_bits() != 1.0_f32.to_bits() {
-        values.iter_mut().for_each(|value| *value = (*value * brightness).clamp(0.0, 255.0));
+        for value in values.iter_mut() {
+            *value = (*value * brightness).clamp(0.0, 255.0);
+        }
     }
     if contrast.to_bits() != 1.0_f32.to_bits() {
         let sum: f64 = values.iter().map(|&value| f64::from(value)).sum();
         let mean = (sum / values.len().max(1) as f64) as f32;
-        let change = |value: f32| (mean + (value - mean) * contrast).clamp(0.0, 255.0);
-        values.iter_mut().for_each(|value| *value = change(*value));
+        for value in values {
+            *value = (mean + (*value - mean) * contrast).clamp(0.0, 255.0);
+        }
     }
 }

@@ -1,5 +1,11 @@
 //! Augmentation against Keras 2.12: golden values made by `scripts/golden/augment.py`.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "the lints spare test functions, not their helpers"
+)]
+
 use nephros_train::augment::{AugmentationRanges, Transform, view_rng};
 use rayon::prelude::*;
 use serde::Deserialize;
