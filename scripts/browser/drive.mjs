@@ -108,7 +108,7 @@ async function drive(context, name) {
     await shot(tab, "token");
     await page.locator("#token").fill("wrong token");
     await page.keyboard.press("Enter");
-    await page.locator("#token-form").waitFor();
+    await page.getByText("The token was not accepted.").waitFor();
     await page.locator("#token").fill(token);
     await page.keyboard.press("Enter");
     await page.locator("#answer").waitFor();

@@ -14,12 +14,14 @@ function show(state) {
   }
 }
 
-function fail(message, hint, wantsToken) {
+function fail(message, hint, wantsToken = false) {
   $("error-title").textContent = wantsToken ? "Access token needed" : "No result";
   $("error-message").textContent = sentence(message);
   $("error-hint").textContent = hint && !wantsToken ? sentence(hint) : "";
   $("token-form").hidden = !wantsToken;
+  $("error").classList.toggle("asks", wantsToken);
   show("error");
+  if (wantsToken) $("token").focus();
 }
 
 // The server writes its texts in lower case without a final period, as parts of log lines.
@@ -99,7 +101,10 @@ async function ask(blob) {
   }
   const unusable = { error: { message: "the server answered with status " + response.status } };
   const body = await response.json().catch(() => unusable);
-  if (body.error && body.error.code === "unauthorized") sessionStorage.removeItem(TOKEN_KEY);
+  if (body.error && body.error.code === "unauthorized" && token) {
+    sessionStorage.removeItem(TOKEN_KEY);
+    body.error.message = "the token was not accepted";
+  }
   return response.ok || body.error ? body : unusable;
 }
 
