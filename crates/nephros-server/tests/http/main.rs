@@ -4,6 +4,7 @@ mod access;
 mod concurrency;
 mod contract;
 mod errors;
+mod logs;
 mod page;
 mod sockets;
 mod support;
