@@ -35,7 +35,7 @@ links:
 
 # Shell scripts, and the deployment against a recorded docker.
 scripts:
-    shellcheck .ci/run deploy/* scripts/setup-tools scripts/check-*
+    shellcheck .ci/run deploy/* scripts/setup-* scripts/check-*
     deploy/test-deploy
 
 # GitHub's files, the compose file and the Dockerfile.
@@ -56,7 +56,7 @@ clippy:
 
 # The reference pages, warnings denied.
 doc:
-    RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
 # All tests, doctests among them.
 test:

@@ -7,9 +7,11 @@ use rayon::prelude::*;
 
 use crate::{
     bundle::{Bundle, BundleError},
+    digest::sha256,
     hint::Hint,
+    keras::{self, KerasError, KerasModel},
     network::{Architecture, NetworkError},
-    pixels::RgbImage,
+    pixels::{Resample, RgbImage},
     preprocessing::{Normalization, Preprocessing},
     weights::Weights,
 };
@@ -22,7 +24,7 @@ const GROUP: usize = 32;
 #[non_exhaustive]
 pub enum ModelError {
     /// The path is neither a bundle folder nor a Keras file.
-    #[error("`{path}` is not a model: expected a bundle folder, `.h5` or `.keras`")]
+    #[error("`{path}` is not a model: expected a bundle folder or a Keras `.h5` file")]
     NotAModel {
         /// The path.
         path: PathBuf,
@@ -46,6 +48,9 @@ pub enum ModelError {
     /// The bundle cannot be read, or fails its own checks.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// The Keras file cannot be read.
+    #[error(transparent)]
+    Keras(#[from] KerasError),
     /// The weights do not make the network.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -62,6 +67,7 @@ impl Hint for ModelError {
             }
             Self::Labels { .. } => None,
             Self::Bundle(error) => error.hint(),
+            Self::Keras(error) => error.hint(),
             Self::Network(error) => error.hint(),
         }
     }
@@ -122,13 +128,20 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// Loads a bundle folder. Its own preprocessing is used; `normalization` may only confirm it.
+    /// Loads a bundle folder or a Keras file (`.h5`).
+    ///
+    /// A bundle brings its own preprocessing; `normalization` may only confirm it. A Keras file
+    /// says neither how its images were prepared nor what its outputs mean: `normalization` is
+    /// used, or [`Normalization::Unit`] as the reference trains, and [`Self::assumption`] tells.
     ///
     /// # Errors
     /// See [`ModelError`].
     pub fn load(path: &Path, normalization: Option<Normalization>) -> Result<Self, ModelError> {
-        if path.exists() && !path.is_dir() {
-            return Err(ModelError::NotAModel { path: path.to_owned() });
+        if path.is_file() {
+            let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+            let keras = ["h5", "hdf5", "keras"].iter().any(|known| extension == *known);
+            let not_a_model = || ModelError::NotAModel { path: path.to_owned() };
+            return if keras { Self::load_keras(path, normalization) } else { Err(not_a_model()) };
         }
         let predictor = Bundle::load(path)?.predictor;
         let expected = predictor.preprocessing.normalization;
@@ -138,6 +151,19 @@ impl Predictor {
             }
             _ => Ok(predictor),
         }
+    }
+
+    fn load_keras(path: &Path, normalization: Option<Normalization>) -> Result<Self, ModelError> {
+        let KerasModel { architecture, hidden_units, classes, image_size, weights, .. } =
+            keras::read_model(path)?;
+        let labels = assumed_labels(classes);
+        let assumption = assumption(path, normalization, &labels);
+        let normalization = normalization.unwrap_or(Normalization::Unit);
+        let preprocessing = Preprocessing { image_size, resample: Resample::Bilinear, normalization };
+        let digest = sha256(&weights.to_bytes().map_err(NetworkError::from)?);
+        let id = format!("{architecture}-{}", &digest[..8]);
+        let model = Self::from_parts(architecture, hidden_units, labels, preprocessing, &weights, id)?;
+        Ok(Self { assumption: Some(assumption), ..model })
     }
 
     /// Builds the networks of a model; `labels` are in the order of the head's outputs.
@@ -254,6 +280,25 @@ impl PredictError {
             Self::NotFinite { image, logits } => Self::NotFinite { image: image + offset, logits },
             other @ Self::Input(_) => other,
         }
+    }
+}
+
+/// The class folders of the reference, sorted as Keras does; numbers for any other count.
+fn assumed_labels(classes: usize) -> Vec<String> {
+    match classes {
+        2 => vec!["Normal".to_owned(), "Tumor".to_owned()],
+        _ => (0..classes).map(|class| format!("class_{class}")).collect(),
+    }
+}
+
+fn assumption(path: &Path, normalization: Option<Normalization>, labels: &[String]) -> String {
+    let (path, labels) = (path.display(), labels.join(", "));
+    match normalization {
+        Some(_) => format!("`{path}` does not name its classes: assumed {labels}"),
+        None => format!(
+            "`{path}` does not say how its images were prepared or what its classes are called: assumed \
+             RGB in 0 to 1 (`unit`) and {labels}; `--normalization caffe` or `torchvision` selects another"
+        ),
     }
 }
 

@@ -1,9 +1,14 @@
 //! Predictions: one image or many, and what is refused.
 
+use std::path::Path;
+
 use common::{image, labels, noise, preprocessing, weights};
 use nephros_core::{
+    digest::sha256,
+    keras::{self, ModelFile, Optimizer},
     network::Architecture,
     predictor::{ModelError, PredictError, Prediction, Predictor},
+    preprocessing::Normalization,
     weights::Weights,
 };
 
@@ -24,7 +29,7 @@ fn predictor() -> Predictor {
 fn a_batch_equals_the_single_predictions_exactly() {
     let predictor = predictor();
     // 70 images are three groups of the predictor.
-    let images: Vec<_> = (0..70).map(|seed| image(16, 16, seed)).collect();
+    let images: Vec<_> = (0..70).map(|seed| image(16, 20, seed)).collect();
     let single: Vec<Prediction> = images.iter().map(|image| predictor.predict(image).unwrap()).collect();
     assert_eq!(predictor.predict_batch(&images).unwrap(), single);
     assert_ne!(single[0], single[1]);
@@ -106,4 +111,55 @@ fn a_predictor_is_shared_between_threads() {
             assert_eq!(thread.join().unwrap(), expected);
         }
     });
+}
+
+fn save_keras(path: &Path, weights: &Weights, classes: usize) {
+    let file = ModelFile {
+        architecture: Architecture::Compact,
+        image_size: SIZE,
+        hidden_units: 0,
+        classes: Some(classes),
+        weights,
+        frozen: false,
+        optimizer: Optimizer::Sgd { momentum: 0.0 },
+        learning_rate: 0.01,
+    };
+    keras::write_model(path, &file).unwrap();
+}
+
+#[test]
+fn a_keras_file_predicts_as_its_weights_do_and_says_what_it_assumes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.h5");
+    let weights = weights(Architecture::Compact, 2, 0, SIZE);
+    save_keras(&path, &weights, 2);
+    let loaded = Predictor::load(&path, None).unwrap();
+    let expected = build(&weights, &["Normal", "Tumor"]).unwrap();
+    let image = image(20, 30, 4);
+    assert_eq!(loaded.predict(&image).unwrap(), expected.predict(&image).unwrap());
+    assert_eq!(loaded.labels(), ["Normal", "Tumor"]);
+    assert_eq!(loaded.preprocessing(), &preprocessing(SIZE));
+    assert_eq!(loaded.id(), format!("compact-{}", &sha256(&weights.to_bytes().unwrap())[..8]));
+    let assumption = loaded.assumption().unwrap();
+    assert!(assumption.contains("`unit`) and Normal, Tumor; `--normalization caffe`"), "{assumption}");
+    let caffe = Predictor::load(&path, Some(Normalization::Caffe)).unwrap();
+    assert_eq!(caffe.preprocessing().normalization, Normalization::Caffe);
+    assert!(caffe.assumption().unwrap().ends_with("does not name its classes: assumed Normal, Tumor"));
+}
+
+#[test]
+fn a_keras_file_with_other_classes_numbers_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.h5");
+    save_keras(&path, &weights(Architecture::Compact, 3, 0, SIZE), 3);
+    assert_eq!(Predictor::load(&path, None).unwrap().labels(), ["class_0", "class_1", "class_2"]);
+}
+
+#[test]
+fn a_file_that_only_claims_to_be_keras_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.h5");
+    fs_err::write(&path, "<!DOCTYPE html>").unwrap();
+    let error = Predictor::load(&path, None).unwrap_err();
+    assert!(matches!(error, ModelError::Keras(_)), "{error}");
 }

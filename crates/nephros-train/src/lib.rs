@@ -7,6 +7,7 @@ pub mod files;
 pub mod ingest;
 pub mod manifest;
 pub mod phantom;
+//pub mod prepare;
 pub mod pretrained;
 pub mod progress;
 pub mod split;

@@ -2,3 +2,6 @@
 
 pub mod interval;
 pub mod metrics;
+mod stage;
+
+pub use stage::{EvaluateError, Scores, evaluate};

@@ -120,7 +120,7 @@ impl Fit<'_> {
         let Some(checkpoint) = &self.checkpoint else { return Ok(fresh) };
         let Some(saved) = checkpoint.load()? else { return Ok(fresh) };
         Ok(Session {
-            model: fresh.model.try_load_record(saved.model).map_err(TrainError::record)?.0,
+            model: fresh.model.try_load_record(saved.model).map_err(TrainError::record)?,
             optimizer: fresh.optimizer.load_record(saved.optimizer),
             state: saved.state,
             best: saved.best,

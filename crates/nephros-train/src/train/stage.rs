@@ -27,9 +27,8 @@ use super::{
 };
 use crate::{
     augment::AugmentationRanges,
-    config::{ClassWeights, Params},
-    manifest::Record,
-    phantom,
+    config::{ClassWeights, Optimizer, Params},
+    phantom::{Cohort, Patient, slice},
     progress::{Progress, Unit, check},
     split::{Split, Subset},
     stages::{Dataset, Project},
@@ -151,7 +150,7 @@ fn write_model(
         metrics: json!({ "best_epoch": fitted.best_epoch, "validation": best }),
     };
     let bundle = project.bundle_dir();
-    let meta = Bundle::save(&bundle, parts, &fitted.weights, &golden_images()?)?;
+    let meta = Bundle::save(&bundle, parts, &fitted.weights, &golden_images())?;
     let path = project.path(&project.config.training.trained_model_path);
     write_keras(&path, params, Some(dataset.labels.len()), &fitted.weights)?;
     Ok(TrainSummary {
@@ -178,15 +177,26 @@ pub(crate) fn write_keras(
         hidden_units: params.hidden_units,
         classes,
         weights,
-        optimizer: params.optimizer.name(),
+        frozen: trained_part(params) == Trained::Head,
+        optimizer: match params.optimizer {
+            Optimizer::Sgd => keras::Optimizer::Sgd { momentum: params.momentum },
+            Optimizer::Adam => keras::Optimizer::Adam,
+        },
         learning_rate: params.learning_rate,
     };
     Ok(keras::write_model(path, &file)?)
 }
 
 /// Slices whose answers the bundle records: drawn ones, so that no patient's pixels are in it.
-fn golden_images() -> Result<Vec<RgbImage>, TrainError> {
-    Ok(phantom::golden_images())
+fn golden_images() -> Vec<RgbImage> {
+    let cohort = Cohort { patients: 2, slices: 2, size: 256, ..Cohort::default() };
+    let patients = (0..cohort.patients).map(|index| Patient::new(&cohort, index));
+    let grey = patients.flat_map(|patient| {
+        let (center, width) = patient.window();
+        (0..2).map(move |index| slice(&patient, index).windowed(center, width)).collect::<Vec<_>>()
+    });
+    let rgb = |grey: Vec<u8>| grey.into_iter().flat_map(|value| [value; 3]).collect();
+    grey.filter_map(|grey| RgbImage::new(cohort.size, cohort.size, rgb(grey))).collect()
 }
 
 /// The prepared network's preprocessing and weights, checked against params.yaml.
@@ -330,13 +340,4 @@ fn base_digest(architecture: Architecture, weights: &Weights) -> Result<String, 
     let arrays = names.iter().map(|(key, shape)| Ok((key.clone(), weights.get(key, shape)?.clone())));
     let base = Weights(arrays.collect::<Result<_, TrainError>>()?);
     Ok(sha256(&base.to_bytes()?))
-}
-
-/// Records and labels of a subset, for [`load_images`].
-pub(crate) fn members<'a>(
-    records: &'a [Record],
-    labels: &[usize],
-    positions: &[usize],
-) -> Vec<(&'a Record, usize)> {
-    positions.iter().map(|&position| (&records[position], labels[position])).collect()
 }
