@@ -67,6 +67,7 @@ pub(crate) async fn secure(request: Request, next: Next) -> Response {
 }
 
 /// The answer to a request whose handler panicked; the panic's text goes to the log only.
+#[expect(clippy::needless_pass_by_value, reason = "the signature that the layer asks for")]
 pub(crate) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     let text = panic
         .downcast_ref::<&str>()

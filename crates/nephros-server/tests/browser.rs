@@ -3,6 +3,8 @@
 //! Needs Chromium and what `scripts/setup-browser` installs; without them the test says what was
 //! left out, and under `CI=true` it fails. `NEPHROS_SCREENSHOTS=DIR` keeps a picture of each state.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests")]
+
 use std::{
     env,
     io::Cursor,

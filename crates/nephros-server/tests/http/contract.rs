@@ -43,7 +43,7 @@ async fn predictions_takes_a_file_or_json() {
         let milliseconds = json.as_object_mut().unwrap().remove("milliseconds").unwrap();
         assert!(milliseconds.as_f64().unwrap() >= 0.0);
         // 204/255 = 0.8; 1 - 0.8 in f32 is 0.19999999, and both are written as the shortest text of an f32.
-        let probabilities = json!({"Normal": 0.19999999, "Tumor": 0.8});
+        let probabilities = json!({"Normal": 0.199_999_99, "Tumor": 0.8});
         assert_eq!(
             json,
             json!({"label": "Tumor", "probability": 0.8, "probabilities": probabilities, "model": "red-1"})

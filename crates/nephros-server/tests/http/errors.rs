@@ -202,6 +202,6 @@ async fn a_panic_is_an_internal_error_without_its_text() {
         assert_eq!(answer.code(), "internal");
         assert!(!answer.text().contains("secret"));
     }
-    let working = local(Service { model: Some(RedModel::new("red-1")), ..Service::default() });
+    let working = local(Service { model: Some(RedModel::shared("red-1")), ..Service::default() });
     assert_eq!(send(&working, predict(1)).await.status, StatusCode::OK);
 }

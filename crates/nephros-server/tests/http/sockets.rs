@@ -76,7 +76,7 @@ async fn a_request_that_was_taken_is_finished_after_the_signal() {
         start_signal.lock().unwrap().send(()).unwrap();
         held()
     });
-    let server = start(Service { trainer: Some(trainer), ..with_model() }, Duration::from_secs(60)).await;
+    let server = start(Service { trainer: Some(trainer), ..with_model() }, Duration::from_mins(1)).await;
     let address = server.address;
     let training = tokio::spawn(async move { exchange(address, request("/train", "text/plain", "")).await });
     spawn_blocking(move || started.recv()).await.unwrap().unwrap();

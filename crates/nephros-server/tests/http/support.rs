@@ -27,7 +27,7 @@ pub struct RedModel {
 }
 
 impl RedModel {
-    pub fn new(id: &'static str) -> Arc<dyn Classifier> {
+    pub fn shared(id: &'static str) -> Arc<dyn Classifier> {
         Arc::new(Self { id, labels: vec!["Normal".to_owned(), "Tumor".to_owned()] })
     }
 }
@@ -60,7 +60,7 @@ pub fn image_json(bytes: &[u8]) -> String {
 }
 
 pub fn with_model() -> Service {
-    Service { model: Some(RedModel::new("red-1")), ..Service::default() }
+    Service { model: Some(RedModel::shared("red-1")), ..Service::default() }
 }
 
 /// A server on loopback without a token.
@@ -131,7 +131,7 @@ pub fn held_trainer() -> (Trainer, mpsc::Sender<Result<&'static str, &'static st
     let (sender, receiver) = mpsc::channel::<Result<&'static str, &'static str>>();
     let receiver = Mutex::new(receiver);
     let trainer: Trainer = Arc::new(move || match receiver.lock().unwrap().recv().unwrap() {
-        Ok(id) => Ok(RedModel::new(id)),
+        Ok(id) => Ok(RedModel::shared(id)),
         Err(message) => Err(TrainFailure {
             message: message.to_owned(),
             hint: Some("look at the data".to_owned()),
