@@ -1,0 +1,245 @@
+//! The page in a real Chromium, on a small real network, at the width of a desktop and of a phone.
+//!
+//! Needs Chromium and what `scripts/setup-browser` installs; without them the test says what was
+//! left out, and under `CI=true` it fails. `NEPHROS_SCREENSHOTS=DIR` keeps a picture of each state.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests")]
+
+use std::{
+    env,
+    io::Cursor,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
+
+use image::{ImageFormat, Luma, imageops};
+use nephros_core::{
+    network::Architecture,
+    pixels::{Resample, decode},
+    predictor::Predictor,
+    preprocessing::{Normalization, Preprocessing},
+    weights::{Tensor, Weights},
+};
+use nephros_server::{Sample, ServeOptions, Server, Service};
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+const SIDE: u32 = 256;
+
+/// Programs that the test drives.
+struct Browser {
+    chromium: PathBuf,
+    modules: PathBuf,
+}
+
+impl Browser {
+    /// What is installed here, or what is missing.
+    fn find() -> Result<Self, String> {
+        let chromium =
+            env::var_os("CHROMIUM").map_or_else(|| PathBuf::from("/usr/bin/chromium"), PathBuf::from);
+        if !chromium.exists() {
+            return Err(format!(
+                "no Chromium at `{}` (apt-get install chromium, or set CHROMIUM)",
+                chromium.display()
+            ));
+        }
+        let modules = root().join("target/interop/browser");
+        if !modules.join("node_modules/playwright-core").exists() {
+            return Err(
+                "no playwright-core in `target/interop/browser` (run scripts/setup-browser)".to_owned()
+            );
+        }
+        Ok(Self { chromium, modules })
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The browser, or `None` after saying so.
+fn browser_or_skip() -> Option<Browser> {
+    match Browser::find() {
+        Ok(browser) => Some(browser),
+        Err(missing) => {
+            let in_ci = env::var("CI").is_ok_and(|value| value == "true");
+            assert!(!in_ci, "{missing}");
+            println!("left out: the page in a real browser: {missing}");
+            None
+        }
+    }
+}
+
+/// `compact` at 32×32 with weights from a fixed sequence: a real network that was never trained.
+fn untrained() -> Predictor {
+    let labels = vec!["Normal".to_owned(), "Tumor".to_owned()];
+    let preprocessing = Preprocessing {
+        image_size: [32, 32, 3],
+        resample: Resample::Bilinear,
+        normalization: Normalization::Unit,
+    };
+    let mut state = 1_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+    };
+    let shapes = Architecture::Compact.expected_shapes(labels.len(), 0, preprocessing.image_size);
+    let tensors = shapes.into_iter().map(|(key, shape)| {
+        let count: usize = shape.iter().product();
+        let inputs = (count / shape[0]).max(1) as f32;
+        // Variances of batch norm must be positive; the rest keeps the size of the signal.
+        let value = |x: f32| if key.ends_with("running_var") { 1.0 + x } else { 3.5 * x / inputs.sqrt() };
+        let values = (0..count).map(|_| value(next())).collect();
+        (key, Tensor { shape, values })
+    });
+    let weights = Weights(tensors.collect());
+    Predictor::from_parts(
+        Architecture::Compact,
+        0,
+        labels,
+        preprocessing,
+        &weights,
+        "compact-untrained".to_owned(),
+    )
+    .unwrap()
+}
+
+/// A body with spine and two kidneys, as far as ellipses go: something to look at in the preview.
+fn slice(kidney: u8) -> Vec<u8> {
+    let ellipses = [
+        ((128.0, 132.0), (112.0, 84.0), 70),
+        ((128.0, 132.0), (104.0, 76.0), 110),
+        ((128.0, 182.0), (20.0, 18.0), 225),
+        ((74.0, 156.0), (22.0, 29.0), kidney),
+        ((182.0, 156.0), (22.0, 29.0), 175),
+    ];
+    let grey = image::GrayImage::from_fn(SIDE, SIDE, |x, y| {
+        let inside = |&&((cx, cy), (rx, ry), _): &&((f32, f32), (f32, f32), u8)| {
+            ((x as f32 - cx) / rx).powi(2) + ((y as f32 - cy) / ry).powi(2) <= 1.0
+        };
+        Luma([ellipses.iter().rev().find(inside).map_or(0, |ellipse| ellipse.2)])
+    });
+    let mut bytes = Cursor::new(Vec::new());
+    imageops::blur(&grey, 1.2).write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+fn sample(name: &str, label: &str, kidney: u8) -> Sample {
+    Sample {
+        name: name.to_owned(),
+        label: Some(label.to_owned()),
+        bytes: slice(kidney).into(),
+        content_type: "image/png".to_owned(),
+    }
+}
+
+/// Steps that the driver reported.
+struct Steps(Vec<Value>);
+
+impl Steps {
+    fn get(&self, step: &str, name: &str) -> &Value {
+        let found =
+            self.0.iter().find(|fact| fact["step"] == step && (name.is_empty() || fact["name"] == name));
+        found.unwrap_or_else(|| panic!("no step `{step}` of `{name}` in {:#?}", self.0))
+    }
+}
+
+/// Serves, lets the browser work through the page, and stops.
+async fn drive(browser: Browser, token: Option<&str>, model: Option<Arc<Predictor>>) -> Steps {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, broken) = (folder.path().join("slice 1.png"), folder.path().join("report.txt"));
+    fs_err::write(&image, slice(175)).unwrap();
+    fs_err::write(&broken, "<html>not a slice</html>").unwrap();
+    let samples = vec![sample("Patient 1", "Normal", 175), sample("Patient 2", "Tumor", 235)];
+    let service = Service { model: model.map(|model| model as _), samples, ..Service::default() };
+    let options = ServeOptions {
+        address: ([127, 0, 0, 1], 0).into(),
+        token: token.map(str::to_owned),
+        service,
+        ..ServeOptions::default()
+    };
+    let server = Server::bind(options).await.unwrap();
+    let mut command = Command::new("node");
+    command.arg(root().join("scripts/browser/drive.mjs"));
+    command.arg(format!("http://localhost:{}", server.address().port()));
+    command.args([&browser.modules, &browser.chromium, &image, &broken]).arg(token.unwrap_or_default());
+    command.args(env::var_os("NEPHROS_SCREENSHOTS").map(|folder| {
+        let folder = Path::new(&folder).join(if token.is_some() { "token" } else { "open" });
+        fs_err::create_dir_all(&folder).unwrap();
+        folder
+    }));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let ended = tokio::spawn(server.run(async {
+        // Dropping the sender stops the server as well.
+        let _ = stopped.await;
+    }));
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    drop(stop);
+    ended.await.unwrap().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}\n{stderr}");
+    Steps(stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+}
+
+/// What the page should say of the image, from the same predictor without a server.
+fn expected(model: &Predictor) -> (String, String) {
+    let prediction = model.predict(&decode(&slice(175)).unwrap()).unwrap();
+    let top = prediction.top();
+    let percent = 100.0 * f64::from(prediction.probabilities[top]);
+    (model.labels()[top].clone(), format!("Probability {percent:.1} %"))
+}
+
+fn check_predictions(steps: &Steps, model: &Predictor) {
+    let (label, probability) = expected(model);
+    for (step, name) in [("result", "desktop"), ("result", "phone"), ("keyboard", "")] {
+        let result = steps.get(step, name);
+        assert_eq!(result["label"], label.as_str(), "{result:#}");
+        assert_eq!(result["probability"], probability.as_str());
+        assert_eq!(result["model"], "compact-untrained");
+        assert_eq!(result["error"], Value::Null);
+        assert_eq!(result["rows"].as_array().unwrap().len(), 2);
+        assert_eq!(result["overflow"], false, "the page is wider than the window");
+    }
+}
+
+fn check_page(steps: &Steps) {
+    for name in ["desktop", "phone"] {
+        let open = steps.get("open", name);
+        assert_eq!(open["disabled"], true, "there is nothing to predict yet");
+        assert_eq!(open["samples"], 2);
+        assert_eq!(open["overflow"], false);
+        let chosen = steps.get("chosen", name);
+        assert_eq!((&chosen["chosen"], &chosen["drawn"]), (&"slice 1.png".into(), &SIDE.into()));
+        let broken = steps.get("broken", name);
+        assert_eq!(broken["label"], Value::Null, "the former result is gone");
+        assert!(broken["error"].as_str().unwrap().starts_with("Not an image: "), "{broken:#}");
+        assert_eq!(steps.get("sample", name)["truth"], "The sample's own label is Normal.");
+        let closed = steps.get("closed", name);
+        assert_eq!(
+            (&closed["foreign"], &closed["complaints"]),
+            (&Value::Array(vec![]), &Value::Array(vec![]))
+        );
+    }
+    let keyboard = steps.get("keyboard", "");
+    assert_eq!((&keyboard["first"], &keyboard["second"]), (&"file".into(), &"predict".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_classified_in_the_page() {
+    let Some(browser) = browser_or_skip() else { return };
+    let model = Arc::new(untrained());
+    let steps = drive(browser, None, Some(Arc::clone(&model))).await;
+    assert_eq!(steps.get("open", "desktop")["status"], "Model compact-untrained");
+    check_predictions(&steps, &model);
+    check_page(&steps);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_asks_for_the_token() {
+    let Some(browser) = browser_or_skip() else { return };
+    let model = Arc::new(untrained());
+    let steps = drive(browser, Some("a-long-random-text"), Some(Arc::clone(&model))).await;
+    check_predictions(&steps, &model);
+    check_page(&steps);
+}

@@ -1,0 +1,109 @@
+//! The contract of the reference, and what stands beside it.
+
+use std::sync::Arc;
+
+use axum::http::{StatusCode, header};
+use nephros_server::Service;
+use serde_json::json;
+
+use crate::support::{get, held_trainer, image_json, local, png, post, predict, send, with_model};
+
+#[tokio::test]
+async fn predict_answers_byte_for_byte_as_the_reference() {
+    let app = local(with_model());
+    for (red, expected) in [(10, br#"[{"image": "Normal"}]"#.as_slice()), (250, br#"[{"image": "Tumor"}]"#)] {
+        let answer = send(&app, predict(red)).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!(answer.body.as_ref(), expected);
+        assert_eq!(answer.header(header::CONTENT_TYPE), Some("application/json"));
+    }
+}
+
+#[tokio::test]
+async fn a_data_url_and_a_charset_are_taken() {
+    let app = local(with_model());
+    let body = image_json(&png(250)).replace("{\"image\":\"", "{\"image\":\"data:image/png;base64,");
+    assert!(body.contains("data:"));
+    let answer = send(&app, post("/predict", "application/json; charset=utf-8", body)).await;
+    assert_eq!(answer.text(), r#"[{"image": "Tumor"}]"#);
+}
+
+#[tokio::test]
+async fn predictions_takes_a_file_or_json() {
+    let app = local(with_model());
+    let raw = png(204);
+    for request in [
+        post("/api/v1/predictions", "image/png", raw.clone()),
+        post("/api/v1/predictions", "application/octet-stream", raw.clone()),
+        post("/api/v1/predictions", "application/json", image_json(&raw)),
+    ] {
+        let answer = send(&app, request).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        let mut json = answer.json();
+        let milliseconds = json.as_object_mut().unwrap().remove("milliseconds").unwrap();
+        assert!(milliseconds.as_f64().unwrap() >= 0.0);
+        // 204/255 = 0.8; 1 - 0.8 in f32 is 0.19999999, and both are written as the shortest text of an f32.
+        let probabilities = json!({"Normal": 0.199_999_99, "Tumor": 0.8});
+        assert_eq!(
+            json,
+            json!({"label": "Tumor", "probability": 0.8, "probabilities": probabilities, "model": "red-1"})
+        );
+    }
+}
+
+#[tokio::test]
+async fn health_tells_whether_there_is_a_model() {
+    let version = env!("CARGO_PKG_VERSION");
+    let empty = send(&local(Service::default()), get("/health")).await;
+    assert_eq!(empty.status, StatusCode::OK);
+    assert_eq!(empty.json(), json!({"status": "no model", "model": null, "version": version}));
+    let ready = send(&local(with_model()), get("/health")).await;
+    assert_eq!(ready.json(), json!({"status": "ok", "model": "red-1", "version": version}));
+}
+
+#[tokio::test]
+async fn train_answers_as_the_reference_and_swaps_the_model() {
+    let (trainer, outcome) = held_trainer();
+    let app = local(Service { trainer: Some(trainer), ..Service::default() });
+    outcome.send(Ok("red-2")).unwrap();
+    let answer = send(&app, post("/train", "application/json", "")).await;
+    assert_eq!((answer.status, answer.text()), (StatusCode::OK, "Training done successfully!"));
+    assert_eq!(send(&app, get("/health")).await.json()["model"], "red-2");
+    assert_eq!(send(&app, predict(250)).await.text(), r#"[{"image": "Tumor"}]"#);
+}
+
+#[tokio::test]
+async fn a_failed_training_leaves_the_model_and_can_be_repeated() {
+    let (trainer, outcome) = held_trainer();
+    let app = local(Service { trainer: Some(trainer), ..with_model() });
+    outcome.send(Err("no images")).unwrap();
+    let failed = send(&app, post("/train", "text/plain", "")).await;
+    assert_eq!(failed.code(), "training_failed");
+    assert!(!failed.text().contains("disk quota"), "the chain is for the log");
+    assert_eq!(send(&app, get("/health")).await.json()["model"], "red-1");
+    outcome.send(Ok("red-2")).unwrap();
+    assert_eq!(send(&app, post("/train", "text/plain", "")).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_trainer_that_panics_does_not_block_the_next_training() {
+    let app = local(Service { trainer: Some(Arc::new(|| panic!("trainer bug"))), ..with_model() });
+    for _ in 0..2 {
+        assert_eq!(send(&app, post("/train", "text/plain", "")).await.code(), "internal");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_does_not_stop_the_training() {
+    let (trainer, outcome) = held_trainer();
+    let app = local(Service { trainer: Some(trainer), ..with_model() });
+    let mut leaving = Box::pin(send(&app, post("/train", "text/plain", "")));
+    let waited = tokio::time::timeout(std::time::Duration::from_millis(50), &mut leaving).await;
+    assert!(waited.is_err(), "the trainer waits for its outcome");
+    drop(leaving);
+    assert_eq!(send(&app, post("/train", "text/plain", "")).await.code(), "training_running");
+    outcome.send(Ok("red-2")).unwrap();
+    while send(&app, get("/health")).await.json()["model"] != "red-2" {
+        tokio::task::yield_now().await;
+    }
+}

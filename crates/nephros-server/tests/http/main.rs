@@ -1,0 +1,12 @@
+//! The service over HTTP: its contract, its errors, who is let in, many at once, and real sockets.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+mod access;
+mod concurrency;
+mod contract;
+mod errors;
+mod logs;
+mod page;
+mod sockets;
+mod support;
