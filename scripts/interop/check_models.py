@@ -30,8 +30,8 @@ def check(path):
         "trainable": [layer.trainable for layer in model.layers],
         "optimizer": None,
     }
-    # A base model ends with a feature map and is not compiled.
-    if outputs.ndim == 2 and model.optimizer is not None:
+    # A base model is not compiled; Keras 3 then has no such attribute.
+    if getattr(model, "optimizer", None) is not None:
         targets = np.eye(outputs.shape[1], dtype="float32")[np.arange(len(images)) % outputs.shape[1]]
         result["optimizer"] = type(model.optimizer).__name__
         result["learning_rate"] = float(np.array(model.optimizer.learning_rate))

@@ -1,13 +1,18 @@
 //! Keras files, written and read back; the real Keras is met in `nephros-train/tests/tensorflow.rs`.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 use std::path::{Path, PathBuf};
 
 use nephros_core::{
     hint::Hint,
     keras::{self, KerasErrorKind, KerasModel, ModelFile, Optimizer},
-    network::{Architecture, FeatureLayer},
+    network::Architecture,
     weights::{Tensor, Weights},
 };
+
+/// A size that every network takes.
+const SMALL: [usize; 3] = [64, 64, 3];
 
 /// Distinct, reproducible values: a linear congruential generator (Numerical Recipes, 7.1).
 fn tensor(state: &mut u32, shape: &[usize]) -> Tensor {
@@ -18,28 +23,14 @@ fn tensor(state: &mut u32, shape: &[usize]) -> Tensor {
     Tensor { shape: shape.to_vec(), values: values.collect() }
 }
 
-fn weights(architecture: Architecture, features: usize, hidden: usize, classes: usize) -> Weights {
-    let mut weights = Weights::default();
+fn weights(architecture: Architecture, image_size: [usize; 3], hidden: usize, classes: usize) -> Weights {
     let mut state = 7;
-    let mut add = |key: String, shape: &[usize]| weights.0.insert(key, tensor(&mut state, shape));
-    for layer in architecture.layers() {
-        if let FeatureLayer::Conv { key, batch_norm, inputs, outputs, .. } = *layer {
-            add(format!("{key}.weight"), &[outputs, inputs, 3, 3]);
-            add(format!("{key}.bias"), &[outputs]);
-            if let Some(norm) = batch_norm {
-                for suffix in ["weight", "bias", "running_mean", "running_var"] {
-                    add(format!("{norm}.{suffix}"), &[outputs]);
-                }
-            }
-        }
-    }
-    if hidden > 0 {
-        add("head.hidden.weight".to_owned(), &[hidden, features]);
-        add("head.hidden.bias".to_owned(), &[hidden]);
-    }
-    add("head.weight".to_owned(), &[classes, if hidden > 0 { hidden } else { features }]);
-    add("head.bias".to_owned(), &[classes]);
-    weights
+    let shapes = architecture.expected_shapes(classes, hidden, image_size).into_iter();
+    let tensors = shapes.map(|(key, shape)| {
+        let tensor = tensor(&mut state, &shape);
+        (key, tensor)
+    });
+    Weights(tensors.collect())
 }
 
 fn model_file(weights: &Weights, architecture: Architecture, image_size: [usize; 3]) -> ModelFile<'_> {
@@ -62,9 +53,9 @@ fn features_only(weights: &Weights) -> Weights {
 
 /// A compact model in a folder of its own.
 fn compact_file(folder: &Path) -> (PathBuf, Weights) {
-    let weights = weights(Architecture::Compact, 192, 0, 2);
+    let weights = weights(Architecture::Compact, SMALL, 0, 2);
     let path = folder.join("model.h5");
-    keras::write_model(&path, &model_file(&weights, Architecture::Compact, [16, 16, 3])).unwrap();
+    keras::write_model(&path, &model_file(&weights, Architecture::Compact, SMALL)).unwrap();
     (path, weights)
 }
 
@@ -72,15 +63,15 @@ fn compact_file(folder: &Path) -> (PathBuf, Weights) {
 fn a_written_model_reads_back_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.h5");
-    // 70×40 pixels leave a 2×1 map of 512 channels: (70 / 32) · (40 / 32) · 512 = 1024 inputs.
+    // 70×40 pixels leave a map of 2 rows and 1 column, whose order matters.
     let cases = [
-        (Architecture::Vgg16, [70, 40, 3], 1024, 0, 2),
-        (Architecture::Vgg16, [70, 40, 3], 1024, 5, 3),
-        (Architecture::Compact, [48, 32, 3], 192, 0, 4),
-        (Architecture::Compact, [48, 32, 3], 192, 7, 2),
+        (Architecture::Vgg16, [70, 40, 3], 0, 2),
+        (Architecture::Vgg16, [70, 40, 3], 5, 3),
+        (Architecture::Compact, [48, 32, 3], 0, 4),
+        (Architecture::Compact, [48, 32, 3], 7, 2),
     ];
-    for (architecture, image_size, features, hidden_units, classes) in cases {
-        let weights = weights(architecture, features, hidden_units, classes);
+    for (architecture, image_size, hidden_units, classes) in cases {
+        let weights = weights(architecture, image_size, hidden_units, classes);
         let file = ModelFile {
             hidden_units,
             classes: Some(classes),
@@ -101,8 +92,8 @@ fn a_written_model_reads_back_the_same() {
 fn a_base_model_has_weights_and_no_head() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("base_model.h5");
-    let weights = weights(Architecture::Compact, 192, 0, 2);
-    let file = ModelFile { classes: None, ..model_file(&weights, Architecture::Compact, [16, 16, 3]) };
+    let weights = weights(Architecture::Compact, SMALL, 0, 2);
+    let file = ModelFile { classes: None, ..model_file(&weights, Architecture::Compact, SMALL) };
     keras::write_model(&path, &file).unwrap();
     assert_eq!(keras::read_weights(&path).unwrap(), features_only(&weights));
     let error = keras::read_model(&path).unwrap_err();
@@ -115,17 +106,19 @@ fn a_base_model_has_weights_and_no_head() {
 fn missing_and_misshapen_weights_are_not_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.h5");
-    let mut weights = weights(Architecture::Compact, 192, 0, 2);
-    let bias = weights.0.remove("features.19.bias").unwrap();
+    let mut weights = weights(Architecture::Compact, SMALL, 0, 2);
+    let bias = weights.0.remove("features.0.bias").unwrap();
+    let length = bias.values.len();
     let write = |weights: &Weights, image_size| {
         let error = keras::write_model(&path, &model_file(weights, Architecture::Compact, image_size));
         error.unwrap_err().kind.to_string()
     };
-    assert_eq!(write(&weights, [16, 16, 3]), "weights have no `features.19.bias`");
-    weights.0.insert("features.19.bias".to_owned(), Tensor { shape: vec![193], ..bias });
-    assert_eq!(write(&weights, [16, 16, 3]), "weights `features.19.bias`: expected shape [192], got [193]");
-    let expected = "an image of [15, 16, 3] is too small or too large for the network";
-    assert_eq!(write(&weights, [15, 16, 3]), expected);
+    assert_eq!(write(&weights, SMALL), "weights have no `features.0.bias`");
+    weights.0.insert("features.0.bias".to_owned(), Tensor { shape: vec![length, 1], ..bias });
+    let expected = format!("weights `features.0.bias`: expected shape [{length}], got [{length}, 1]");
+    assert_eq!(write(&weights, SMALL), expected);
+    let expected = "an image of [3, 64, 3] is too small or too large for the network";
+    assert_eq!(write(&weights, [3, 64, 3]), expected);
     assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 0);
 }
 

@@ -30,8 +30,16 @@ pub enum KerasErrorKind {
         /// How the file begins, as a clause.
         begin: String,
     },
+    /// The file ends early.
+    #[error("truncated: expected {expected} bytes, got {got}")]
+    Truncated {
+        /// Size that the file says it has.
+        expected: u64,
+        /// Size that it has.
+        got: u64,
+    },
     /// HDF5 structures that lead nowhere.
-    #[error("damaged or truncated at {object}")]
+    #[error("damaged at {object}")]
     Damaged {
         /// The group, attribute or dataset that was being read.
         object: String,
@@ -153,7 +161,9 @@ impl Hint for KerasError {
             KerasErrorKind::NotHdf5 { .. } => {
                 "save the model with `model.save(\"model.h5\")`, or download the file again"
             }
-            KerasErrorKind::Damaged { .. } => "copy or download the file again and compare its checksum",
+            KerasErrorKind::Truncated { .. } | KerasErrorKind::Damaged { .. } => {
+                "copy or download the file again and compare its checksum"
+            }
             KerasErrorKind::NoModelConfig => {
                 "use the file as `WEIGHTS` in params.yaml, or save the whole model with `model.save(\"model.h5\")`"
             }

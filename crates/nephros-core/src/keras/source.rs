@@ -28,6 +28,10 @@ impl WeightFile {
             return Err(KerasErrorKind::NotHdf5 { begin: describe(&begin[..length]) });
         }
         let file = File::open_streaming(path).map_err(damaged("the superblock"))?;
+        let expected = file.superblock().eof_address;
+        if bytes < expected {
+            return Err(KerasErrorKind::Truncated { expected, got: bytes });
+        }
         let root = file.root();
         let model = contains(&root, "model_weights")?;
         let groups =
