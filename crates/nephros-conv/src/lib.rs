@@ -4,8 +4,12 @@
 //! compiled once (weights packed) and then run on as many images as wanted. This is the only
 //! crate of the workspace that may hold `unsafe` code.
 
+mod convolution;
+mod dense;
 mod error;
+mod layout;
 mod network;
+mod pooling;
 
 pub use error::ConvError;
 pub use network::{Layer, Network, Shape};

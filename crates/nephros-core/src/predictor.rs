@@ -1,1 +1,261 @@
 //! A loaded model that answers for images.
+
+use std::path::{Path, PathBuf};
+
+use nephros_conv::{ConvError, Network};
+use rayon::prelude::*;
+
+use crate::{
+    bundle::{Bundle, BundleError},
+    hint::Hint,
+    network::{Architecture, NetworkError},
+    pixels::RgbImage,
+    preprocessing::{Normalization, Preprocessing},
+    weights::Weights,
+};
+
+/// Images that are in memory as network input at a time.
+const GROUP: usize = 32;
+
+/// A model that cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The path is neither a bundle folder nor a Keras file.
+    #[error("`{path}` is not a model: expected a bundle folder, `.h5` or `.keras`")]
+    NotAModel {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Another normalisation was asked for than the bundle was trained with.
+    #[error("`{path}` was trained with normalization {expected:?}, got {got:?}")]
+    Normalization {
+        /// The bundle.
+        path: PathBuf,
+        /// What the bundle says.
+        expected: Normalization,
+        /// What was asked for.
+        got: Normalization,
+    },
+    /// The labels cannot tell classes apart.
+    #[error("expected at least two labels, all different and none empty, got {got:?}")]
+    Labels {
+        /// The labels.
+        got: Vec<String>,
+    },
+    /// The bundle cannot be read, or fails its own checks.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The weights do not make the network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+}
+
+impl Hint for ModelError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotAModel { .. } => {
+                Some("`nephros train` writes a bundle to `artifacts/training/bundle`".to_owned())
+            }
+            Self::Normalization { .. } => {
+                Some("leave the normalization out: a bundle brings its own preprocessing".to_owned())
+            }
+            Self::Labels { .. } => None,
+            Self::Bundle(error) => error.hint(),
+            Self::Network(error) => error.hint(),
+        }
+    }
+}
+
+/// An image that cannot be classified.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PredictError {
+    /// The input has the wrong length or is not finite.
+    #[error(transparent)]
+    Input(#[from] ConvError),
+    /// The network's output overflowed.
+    #[error("the network gave {logits:?} for image {image}, expected finite logits")]
+    NotFinite {
+        /// Image of the batch, from 0.
+        image: usize,
+        /// What came out.
+        logits: Vec<f32>,
+    },
+}
+
+impl Hint for PredictError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Input(_) => None,
+            Self::NotFinite { .. } => Some("the model is broken; train it again".to_owned()),
+        }
+    }
+}
+
+/// The answer for one image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prediction {
+    /// In label order; they sum to 1 up to f32 rounding.
+    pub probabilities: Vec<f32>,
+}
+
+impl Prediction {
+    /// Index of the most probable label, the first of equals.
+    pub fn top(&self) -> usize {
+        let better = |best: usize, index: usize| {
+            if self.probabilities[index] > self.probabilities[best] { index } else { best }
+        };
+        (0..self.probabilities.len()).fold(0, better)
+    }
+}
+
+/// A loaded model; shared between threads as it is.
+#[derive(Debug)]
+pub struct Predictor {
+    id: String,
+    labels: Vec<String>,
+    preprocessing: Preprocessing,
+    assumption: Option<String>,
+    features: Network,
+    head: Network,
+}
+
+impl Predictor {
+    /// Loads a bundle folder. Its own preprocessing is used; `normalization` may only confirm it.
+    ///
+    /// # Errors
+    /// See [`ModelError`].
+    pub fn load(path: &Path, normalization: Option<Normalization>) -> Result<Self, ModelError> {
+        if path.exists() && !path.is_dir() {
+            return Err(ModelError::NotAModel { path: path.to_owned() });
+        }
+        let predictor = Bundle::load(path)?.predictor;
+        let expected = predictor.preprocessing.normalization;
+        match normalization {
+            Some(got) if got != expected => {
+                Err(ModelError::Normalization { path: path.to_owned(), expected, got })
+            }
+            _ => Ok(predictor),
+        }
+    }
+
+    /// Builds the networks of a model; `labels` are in the order of the head's outputs.
+    ///
+    /// # Errors
+    /// [`ModelError::Labels`] and [`ModelError::Network`].
+    pub fn from_parts(
+        architecture: Architecture,
+        hidden_units: usize,
+        labels: Vec<String>,
+        preprocessing: Preprocessing,
+        weights: &Weights,
+        id: String,
+    ) -> Result<Self, ModelError> {
+        let repeated = labels.iter().enumerate().any(|(index, label)| labels[..index].contains(label));
+        if labels.len() < 2 || repeated || labels.iter().any(String::is_empty) {
+            return Err(ModelError::Labels { got: labels });
+        }
+        let image_size = preprocessing.image_size;
+        let features = architecture.build_features(weights, image_size)?;
+        let head = architecture.build_head(weights, labels.len(), hidden_units, image_size)?;
+        Ok(Self { id, labels, preprocessing, assumption: None, features, head })
+    }
+
+    /// Names the model and its weights, such as `compact-1a2b3c4d` (the start of the weights'
+    /// SHA-256).
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Labels, in the order of [`Prediction::probabilities`].
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// What happens to an image before the network.
+    pub fn preprocessing(&self) -> &Preprocessing {
+        &self.preprocessing
+    }
+
+    /// What had to be assumed because the model's file does not say it, and how to choose
+    /// otherwise.
+    pub fn assumption(&self) -> Option<&str> {
+        self.assumption.as_deref()
+    }
+
+    /// Preprocesses and classifies one image.
+    ///
+    /// # Errors
+    /// See [`PredictError`].
+    pub fn predict(&self, image: &RgbImage) -> Result<Prediction, PredictError> {
+        let input = self.preprocessing.apply(image);
+        let logits = self.logits(&input, 1)?;
+        prediction(0, &logits)
+    }
+
+    /// Classifies images on all cores of the current rayon pool; each result equals the single
+    /// one exactly.
+    ///
+    /// # Errors
+    /// See [`PredictError`]; the first image that fails is named.
+    pub fn predict_batch(&self, images: &[RgbImage]) -> Result<Vec<Prediction>, PredictError> {
+        let mut predictions = Vec::with_capacity(images.len());
+        for group in images.chunks(GROUP) {
+            let inputs: Vec<Vec<f32>> =
+                group.par_iter().map(|image| self.preprocessing.apply(image)).collect();
+            let predicted = self.predict_input(&inputs.concat(), group.len());
+            predictions.extend(predicted.map_err(|error| error.after(predictions.len()))?);
+        }
+        Ok(predictions)
+    }
+
+    /// Classifies network input of `[batch, height, width, 3]`, already resized and normalised.
+    ///
+    /// # Errors
+    /// See [`PredictError`].
+    pub fn predict_input(&self, input: &[f32], batch: usize) -> Result<Vec<Prediction>, PredictError> {
+        let logits = self.logits(input, batch)?;
+        logits.chunks_exact(self.labels.len()).enumerate().map(|(i, logits)| prediction(i, logits)).collect()
+    }
+
+    /// `[batch, labels]`.
+    fn logits(&self, input: &[f32], batch: usize) -> Result<Vec<f32>, PredictError> {
+        let mut features = vec![0.0; batch * self.features.output().len()];
+        self.features.forward(input, batch, &mut features)?;
+        let mut logits = vec![0.0; batch * self.labels.len()];
+        // Features that overflowed would be refused as the head's input, by the wrong name.
+        if let Some(bad) = features.iter().position(|value| !value.is_finite()) {
+            let image = bad / self.features.output().len();
+            return Err(PredictError::NotFinite { image, logits: vec![f32::NAN; self.labels.len()] });
+        }
+        self.head.forward(&features, batch, &mut logits)?;
+        Ok(logits)
+    }
+}
+
+impl PredictError {
+    /// The same error, with `offset` images before its batch.
+    fn after(self, offset: usize) -> Self {
+        match self {
+            Self::Input(ConvError::NotFinite { image, position, value }) => {
+                Self::Input(ConvError::NotFinite { image: image + offset, position, value })
+            }
+            Self::NotFinite { image, logits } => Self::NotFinite { image: image + offset, logits },
+            other @ Self::Input(_) => other,
+        }
+    }
+}
+
+/// Softmax in f64, after subtracting the maximum: no logit overflows and the rounding of the sum
+/// stays below that of f32.
+fn prediction(image: usize, logits: &[f32]) -> Result<Prediction, PredictError> {
+    if logits.iter().any(|logit| !logit.is_finite()) {
+        return Err(PredictError::NotFinite { image, logits: logits.to_vec() });
+    }
+    let maximum = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f64> =
+        logits.iter().map(|logit| (f64::from(*logit) - f64::from(maximum)).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    Ok(Prediction { probabilities: powers.iter().map(|power| (power / sum) as f32).collect() })
+}

@@ -1,6 +1,19 @@
 //! Named weight arrays and their safetensors form.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use safetensors::{
+    Dtype, SafeTensors,
+    tensor::{TensorView, serialize},
+};
+
+use crate::hint::Hint;
 
 /// A dense f32 array in row-major order.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,7 +37,7 @@ pub struct Weights(pub BTreeMap<String, Tensor>);
 pub enum WeightsError {
     /// The file cannot be read or written.
     #[error(transparent)]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
     /// The file is not safetensors.
     #[error("`{path}` is not a safetensors file: {source}")]
     Format {
@@ -32,6 +45,16 @@ pub enum WeightsError {
         path: String,
         /// What the reader says.
         source: safetensors::SafeTensorError,
+    },
+    /// An array has another element type than f32.
+    #[error("`{path}`: expected `{key}` as F32, got {got}")]
+    Type {
+        /// The file.
+        path: String,
+        /// The key.
+        key: String,
+        /// Element type in the file.
+        got: Dtype,
     },
     /// A key is missing.
     #[error("weights have no `{key}`")]
@@ -49,22 +72,168 @@ pub enum WeightsError {
         /// Shape in the file.
         got: Vec<usize>,
     },
+    /// A shape does not multiply to the number of values.
+    #[error("weights `{key}`: shape {shape:?} does not hold {values} values")]
+    Length {
+        /// The key.
+        key: String,
+        /// The shape.
+        shape: Vec<usize>,
+        /// Values given.
+        values: usize,
+    },
+    /// An array holds a NaN or an infinity.
+    #[error("weights `{key}` hold {value} at position {position}, expected finite values")]
+    NotFinite {
+        /// The key.
+        key: String,
+        /// Position in the array's values, from 0.
+        position: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A variance of a batch norm is below zero.
+    #[error("weights `{key}`: expected variances, got {value} at position {position}")]
+    NegativeVariance {
+        /// The key.
+        key: String,
+        /// Channel, from 0.
+        position: usize,
+        /// The value.
+        value: f32,
+    },
+}
+
+impl Hint for WeightsError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Format { .. } => Some("copy or download the file again; it may be cut short".to_owned()),
+            Self::Missing { .. } | Self::Shape { .. } => Some(
+                "these weights belong to another network: check `ARCHITECTURE`, `HIDDEN_UNITS`, `CLASSES` \
+                 and `IMAGE_SIZE`"
+                    .to_owned(),
+            ),
+            Self::NotFinite { .. } => {
+                Some("training diverged; lower `LEARNING_RATE` and train again".to_owned())
+            }
+            Self::Io(_) | Self::Type { .. } | Self::Length { .. } | Self::NegativeVariance { .. } => None,
+        }
+    }
 }
 
 impl Weights {
-    /// Reads a safetensors file.
+    /// The array `key`, once it is known to have `shape` and only finite values.
+    ///
+    /// # Errors
+    /// [`WeightsError::Missing`], [`WeightsError::Shape`], [`WeightsError::Length`] and
+    /// [`WeightsError::NotFinite`].
+    pub fn get(&self, key: &str, shape: &[usize]) -> Result<&Tensor, WeightsError> {
+        let tensor = self.0.get(key).ok_or_else(|| WeightsError::Missing { key: key.to_owned() })?;
+        if tensor.shape != shape {
+            let (expected, got) = (shape.to_vec(), tensor.shape.clone());
+            return Err(WeightsError::Shape { key: key.to_owned(), expected, got });
+        }
+        tensor.check_length(key)?;
+        let bad = tensor.values.iter().enumerate().find(|(_, value)| !value.is_finite());
+        bad.map_or(Ok(tensor), |(position, &value)| {
+            Err(WeightsError::NotFinite { key: key.to_owned(), position, value })
+        })
+    }
+
+    /// Checks that every array of `expected` is here, with its shape and finite values.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn check(&self, expected: &[(String, Vec<usize>)]) -> Result<(), WeightsError> {
+        expected.iter().try_for_each(|(key, shape)| self.get(key, shape).map(drop))
+    }
+
+    /// Reads a safetensors file of f32 arrays.
     ///
     /// # Errors
     /// See [`WeightsError`].
-    pub fn load(_path: &Path) -> Result<Self, WeightsError> {
-        Ok(Self::default())
+    pub fn load(path: &Path) -> Result<Self, WeightsError> {
+        Self::from_bytes(&fs_err::read(path)?, path)
+    }
+
+    /// Reads the bytes of a safetensors file; `path` is only named in errors.
+    ///
+    /// # Errors
+    /// [`WeightsError::Format`] and [`WeightsError::Type`].
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, WeightsError> {
+        let path = path.display().to_string();
+        // The reader checks the header against the length of the file before anything is allocated.
+        let file = SafeTensors::deserialize(bytes)
+            .map_err(|source| WeightsError::Format { path: path.clone(), source })?;
+        let read = |(key, view): (String, TensorView<'_>)| {
+            if view.dtype() != Dtype::F32 {
+                return Err(WeightsError::Type { path: path.clone(), key, got: view.dtype() });
+            }
+            let (quads, _) = view.data().as_chunks::<4>();
+            let values = quads.iter().map(|quad| f32::from_le_bytes(*quad)).collect();
+            Ok((key, Tensor { shape: view.shape().to_vec(), values }))
+        };
+        file.tensors().into_iter().map(read).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The bytes of a safetensors file, the same for the same weights.
+    ///
+    /// # Errors
+    /// [`WeightsError::Length`] and [`WeightsError::Format`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, WeightsError> {
+        let mut arrays = Vec::with_capacity(self.0.len());
+        for (key, tensor) in &self.0 {
+            tensor.check_length(key)?;
+            let bytes: Vec<u8> = tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            arrays.push((key, &tensor.shape, bytes));
+        }
+        let format = |source| WeightsError::Format { path: "new weights".to_owned(), source };
+        let views = arrays
+            .iter()
+            .map(|(key, shape, bytes)| Ok((*key, TensorView::new(Dtype::F32, shape.to_vec(), bytes)?)))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(format)?;
+        serialize(views, None).map_err(format)
     }
 
     /// Writes a safetensors file under a temporary name and renames it.
     ///
     /// # Errors
-    /// See [`WeightsError`].
-    pub fn save(&self, _path: &Path) -> Result<(), WeightsError> {
-        Ok(())
+    /// See [`WeightsError`]; the file at `path` is then as it was.
+    pub fn save(&self, path: &Path) -> Result<(), WeightsError> {
+        let bytes = self.to_bytes()?;
+        let temporary = temporary_sibling(path);
+        let written = write_synced(&temporary, &bytes).and_then(|()| fs_err::rename(&temporary, path));
+        if written.is_err() {
+            // The first error is the one to tell; the temporary file may not even exist.
+            let _ = fs_err::remove_file(&temporary);
+        }
+        Ok(written?)
     }
+}
+
+impl Tensor {
+    fn check_length(&self, key: &str) -> Result<(), WeightsError> {
+        let expected = self.shape.iter().try_fold(1_usize, |product, &axis| product.checked_mul(axis));
+        if expected == Some(self.values.len()) {
+            return Ok(());
+        }
+        let (shape, values) = (self.shape.clone(), self.values.len());
+        Err(WeightsError::Length { key: key.to_owned(), shape, values })
+    }
+}
+
+/// Writes a file and waits until it is on the disk.
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs_err::File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// A name beside `path`, hidden and not used by another process or call.
+pub(crate) fn temporary_sibling(path: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let (process, call) = (process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    path.with_file_name(format!(".{name}.{process}-{call}.tmp"))
 }

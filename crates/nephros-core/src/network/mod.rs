@@ -1,9 +1,18 @@
 //! Networks as data: one file each, read by the inference engine and by the trainer alike.
 
+mod build;
 pub mod compact;
 pub mod vgg16;
 
+use std::fmt;
+
+use nephros_conv::Shape;
 use serde::{Deserialize, Serialize};
+
+pub use build::NetworkError;
+
+/// Added to the variance in every batch norm, in training and when folding.
+pub const BATCH_NORM_EPSILON: f32 = 1e-5;
 
 /// The networks that nephros knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,4 +57,82 @@ impl Architecture {
             Self::Compact => compact::LAYERS,
         }
     }
+
+    /// The name in params.yaml and bundles.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vgg16 => "vgg16",
+            Self::Compact => "compact",
+        }
+    }
+
+    /// Shape of the last feature map for an input of `[height, width, channels]`; an axis is
+    /// zero when the image is too small for the network.
+    pub fn feature_shape(self, image_size: [usize; 3]) -> Shape {
+        let [height, width, channels] = image_size;
+        self.layers().iter().fold(Shape { height, width, channels }, |shape, layer| match *layer {
+            FeatureLayer::Conv { outputs, .. } => Shape { channels: outputs, ..shape },
+            FeatureLayer::MaxPool { .. } => {
+                Shape { height: shape.height / 2, width: shape.width / 2, ..shape }
+            }
+            FeatureLayer::GlobalAveragePool => Shape { height: 1, width: 1, ..shape },
+        })
+    }
+
+    /// Inputs of the head for an input of `[height, width, channels]`; zero when the image is
+    /// too small for the network.
+    pub fn feature_len(self, image_size: [usize; 3]) -> usize {
+        self.feature_shape(image_size).len()
+    }
+
+    /// Key and shape of every array of a model, features first, in the order of the layers.
+    ///
+    /// # Shapes
+    /// As in [`crate::weights::Weights`]: convolutions `[out, in, 3, 3]`, dense layers
+    /// `[out, in]`.
+    pub fn expected_shapes(
+        self,
+        labels: usize,
+        hidden_units: usize,
+        image_size: [usize; 3],
+    ) -> Vec<(String, Vec<usize>)> {
+        let mut shapes = self.expected_feature_shapes();
+        shapes.extend(head_shapes(self.feature_len(image_size), hidden_units, labels));
+        shapes
+    }
+
+    /// The part of [`Self::expected_shapes`] that does not depend on the head.
+    pub fn expected_feature_shapes(self) -> Vec<(String, Vec<usize>)> {
+        let mut shapes = Vec::new();
+        for layer in self.layers() {
+            let FeatureLayer::Conv { key, batch_norm, inputs, outputs, .. } = *layer else { continue };
+            shapes.push((format!("{key}.weight"), vec![outputs, inputs, 3, 3]));
+            shapes.push((format!("{key}.bias"), vec![outputs]));
+            if let Some(key) = batch_norm {
+                shapes.extend(BATCH_NORM_ARRAYS.map(|array| (format!("{key}.{array}"), vec![outputs])));
+            }
+        }
+        shapes
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Arrays of a batch norm, in torchvision's order: scale, shift, mean, variance.
+const BATCH_NORM_ARRAYS: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
+
+/// Arrays of the head: `head.hidden.*` where `hidden_units` is not zero, then `head.*`.
+fn head_shapes(inputs: usize, hidden_units: usize, labels: usize) -> Vec<(String, Vec<usize>)> {
+    let dense = |key: &str, inputs, outputs| {
+        [(format!("{key}.weight"), vec![outputs, inputs]), (format!("{key}.bias"), vec![outputs])]
+    };
+    if hidden_units == 0 {
+        return dense("head", inputs, labels).into();
+    }
+    let hidden = dense("head.hidden", inputs, hidden_units);
+    hidden.into_iter().chain(dense("head", hidden_units, labels)).collect()
 }

@@ -1,0 +1,190 @@
+//! From named weights to the inference engine.
+
+use nephros_conv::{ConvError, Layer, Network, Shape};
+
+use super::{Architecture, BATCH_NORM_EPSILON, FeatureLayer};
+use crate::{
+    hint::Hint,
+    weights::{Tensor, Weights, WeightsError},
+};
+
+/// A network that cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetworkError {
+    /// An array is missing, misshapen or not finite.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The input is not RGB.
+    #[error("expected an image size of [height, width, 3], got {got:?}")]
+    Channels {
+        /// The image size asked for.
+        got: [usize; 3],
+    },
+    /// Pooling leaves nothing of an image this small.
+    #[error("{architecture} needs images of at least {expected}x{expected} pixels, got {height}x{width}")]
+    TooSmall {
+        /// The network.
+        architecture: Architecture,
+        /// Smallest height and width.
+        expected: usize,
+        /// Height asked for.
+        height: usize,
+        /// Width asked for.
+        width: usize,
+    },
+    /// The layers do not fit each other.
+    #[error(transparent)]
+    Engine(#[from] ConvError),
+}
+
+impl Hint for NetworkError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Weights(error) => error.hint(),
+            Self::Channels { .. } | Self::TooSmall { .. } => {
+                Some("change `IMAGE_SIZE` in params.yaml".to_owned())
+            }
+            Self::Engine(_) => None,
+        }
+    }
+}
+
+impl Architecture {
+    /// Builds the feature extractor, batch norm folded into the convolutions.
+    ///
+    /// # Shapes
+    /// `[batch, height, width, 3]` to `[batch, feature_height, feature_width, channels]`.
+    ///
+    /// # Errors
+    /// See [`NetworkError`].
+    pub fn build_features(self, weights: &Weights, image_size: [usize; 3]) -> Result<Network, NetworkError> {
+        check_image_size(self, image_size)?;
+        let mut folded = Vec::new();
+        for layer in self.layers() {
+            if let FeatureLayer::Conv { key, batch_norm, inputs, outputs, .. } = *layer {
+                folded.push(convolution(weights, key, batch_norm, inputs, outputs)?);
+            }
+        }
+        let mut convolutions = folded.iter();
+        let layers: Vec<Layer<'_>> = self
+            .layers()
+            .iter()
+            .filter_map(|layer| match layer {
+                FeatureLayer::Conv { .. } => {
+                    convolutions.next().map(|(kernel, bias)| Layer::Conv3x3 { kernel, bias, relu: true })
+                }
+                FeatureLayer::MaxPool { .. } => Some(Layer::MaxPool2x2),
+                FeatureLayer::GlobalAveragePool => Some(Layer::GlobalAveragePool),
+            })
+            .collect();
+        let [height, width, channels] = image_size;
+        Ok(Network::new(Shape { height, width, channels }, &layers)?)
+    }
+
+    /// Builds the head, from features to logits.
+    ///
+    /// # Shapes
+    /// `[batch, feature_height, feature_width, channels]` to `[batch, labels]`.
+    ///
+    /// # Errors
+    /// See [`NetworkError`].
+    pub fn build_head(
+        self,
+        weights: &Weights,
+        labels: usize,
+        hidden_units: usize,
+        image_size: [usize; 3],
+    ) -> Result<Network, NetworkError> {
+        check_image_size(self, image_size)?;
+        let features = self.feature_shape(image_size);
+        let (hidden, last);
+        let mut layers = Vec::with_capacity(2);
+        let mut inputs = features;
+        if hidden_units > 0 {
+            hidden = dense(weights, "head.hidden", features, hidden_units)?;
+            layers.push(Layer::Dense { kernel: &hidden.0, bias: &hidden.1, relu: true });
+            inputs = Shape { height: 1, width: 1, channels: hidden_units };
+        }
+        last = dense(weights, "head", inputs, labels)?;
+        layers.push(Layer::Dense { kernel: &last.0, bias: &last.1, relu: false });
+        Ok(Network::new(features, &layers)?)
+    }
+}
+
+fn check_image_size(architecture: Architecture, image_size: [usize; 3]) -> Result<(), NetworkError> {
+    let [height, width, channels] = image_size;
+    if channels != 3 {
+        return Err(NetworkError::Channels { got: image_size });
+    }
+    let pools = architecture.layers().iter().filter(|layer| matches!(layer, FeatureLayer::MaxPool { .. }));
+    let expected = 1 << pools.count();
+    let fits = height >= expected && width >= expected;
+    if fits { Ok(()) } else { Err(NetworkError::TooSmall { architecture, expected, height, width }) }
+}
+
+/// Kernel `[3, 3, inputs, outputs]` and bias of a convolution, with its batch norm folded in:
+/// `scale * (w * x + b - mean) + shift`, where `scale` is the norm's weight over the standard
+/// deviation, is a convolution with kernel `scale * w` and bias `scale * (b - mean) + shift`.
+fn convolution(
+    weights: &Weights,
+    key: &str,
+    batch_norm: Option<&str>,
+    inputs: usize,
+    outputs: usize,
+) -> Result<(Vec<f32>, Vec<f32>), WeightsError> {
+    let weight = weights.get(&format!("{key}.weight"), &[outputs, inputs, 3, 3])?;
+    let bias = weights.get(&format!("{key}.bias"), &[outputs])?;
+    let (scale, bias) = match batch_norm {
+        Some(norm) => fold(weights, norm, bias)?,
+        None => (vec![1.0; outputs], bias.values.clone()),
+    };
+    let mut kernel = vec![0.0; weight.values.len()];
+    for (o, (filter, scale)) in weight.values.chunks_exact(inputs * 9).zip(scale).enumerate() {
+        for (i, taps) in filter.chunks_exact(9).enumerate() {
+            for (tap, value) in taps.iter().enumerate() {
+                kernel[(tap * inputs + i) * outputs + o] = (scale * f64::from(*value)) as f32;
+            }
+        }
+    }
+    Ok((kernel, bias))
+}
+
+/// Scale and bias of each output channel.
+fn fold(weights: &Weights, norm: &str, bias: &Tensor) -> Result<(Vec<f64>, Vec<f32>), WeightsError> {
+    let get = |array: &str| weights.get(&format!("{norm}.{array}"), &bias.shape);
+    let (weight, shift) = (get("weight")?, get("bias")?);
+    let (mean, variance) = (get("running_mean")?, get("running_var")?);
+    if let Some((position, &value)) = variance.values.iter().enumerate().find(|(_, value)| **value < 0.0) {
+        return Err(WeightsError::NegativeVariance { key: format!("{norm}.running_var"), position, value });
+    }
+    let deviation = variance.values.iter().map(|&variance| f64::from(variance + BATCH_NORM_EPSILON).sqrt());
+    let scale: Vec<f64> = weight.values.iter().zip(deviation).map(|(&w, d)| f64::from(w) / d).collect();
+    let centered = bias.values.iter().zip(&mean.values).map(|(b, mean)| f64::from(*b) - f64::from(*mean));
+    let folded = centered.zip(&scale).zip(&shift.values);
+    let bias =
+        folded.map(|((centered, scale), shift)| (scale * centered + f64::from(*shift)) as f32).collect();
+    Ok((scale, bias))
+}
+
+/// Kernel `[inputs, outputs]` and bias of a dense layer over a flattened `input` map: its rows go
+/// from `(channel, y, x)` to `(y, x, channel)` order.
+fn dense(
+    weights: &Weights,
+    key: &str,
+    input: Shape,
+    outputs: usize,
+) -> Result<(Vec<f32>, Vec<f32>), WeightsError> {
+    let weight = weights.get(&format!("{key}.weight"), &[outputs, input.len()])?;
+    let bias = weights.get(&format!("{key}.bias"), &[outputs])?;
+    let pixels = input.height * input.width;
+    let mut kernel = vec![0.0; weight.values.len()];
+    for (o, row) in weight.values.chunks_exact(input.len()).enumerate() {
+        for (channel, plane) in row.chunks_exact(pixels).enumerate() {
+            for (pixel, value) in plane.iter().enumerate() {
+                kernel[(pixel * input.channels + channel) * outputs + o] = *value;
+            }
+        }
+    }
+    Ok((kernel, bias.values.clone()))
+}
