@@ -1,0 +1,115 @@
+//! `POST /predict` and `POST /api/v1/predictions`.
+
+use std::time::Instant;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+};
+use nephros_core::pixels::{self, DecodeError};
+use serde::Serialize;
+use serde_json::Map;
+
+use crate::{
+    body::{self, Form},
+    error::ApiError,
+    state::{AppState, Classifier},
+};
+
+/// What the page shows.
+#[derive(Debug, Serialize)]
+pub(crate) struct Answer {
+    label: String,
+    probability: f32,
+    /// By label, in the model's order.
+    probabilities: Map<String, serde_json::Value>,
+    model: String,
+    /// From the whole body to the answer, waiting for a free core included.
+    milliseconds: f64,
+}
+
+/// The contract of the reference: `[{"image": "Normal"}]`, byte for byte.
+pub(crate) async fn predict(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let form = body::form(&headers)
+        .filter(|form| *form == Form::Json)
+        .ok_or_else(|| body::unsupported(&headers, "`application/json`"))?;
+    let answer = answer(&state, form, body).await?;
+    let label = serde_json::Value::from(answer.label);
+    let text = format!("[{{\"image\": {label}}}]");
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+}
+
+/// The same prediction with its probabilities.
+pub(crate) async fn predictions(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Answer>, ApiError> {
+    let form = body::form(&headers).ok_or_else(|| {
+        body::unsupported(&headers, "`image/*`, `application/octet-stream` or `application/json`")
+    })?;
+    answer(&state, form, body).await.map(Json)
+}
+
+async fn answer(state: &AppState, form: Form, body: Body) -> Result<Answer, ApiError> {
+    let model = state.model().ok_or(ApiError::NoModel)?;
+    let _place = state.admission().try_acquire_owned().map_err(|_| ApiError::Overloaded)?;
+    let limits = *state.limits();
+    let body = body::read(body, &limits).await?;
+    let start = Instant::now();
+    let core = state.compute().acquire_owned().await.map_err(|error| ApiError::Internal(error.into()))?;
+    let work = tokio::task::spawn_blocking(move || {
+        // Held by the work, not by the handler: a client that goes away frees no core that is still busy.
+        let _core = core;
+        classify(model.as_ref(), form, body, limits.pixels)
+    });
+    let mut answer = work.await.map_err(|error| ApiError::Internal(error.into()))??;
+    answer.milliseconds = (start.elapsed().as_secs_f64() * 1e6).round() / 1e3;
+    Ok(answer)
+}
+
+fn classify(model: &dyn Classifier, form: Form, body: Vec<u8>, max_pixels: usize) -> Result<Answer, ApiError> {
+    let bytes = body::image_bytes(form, body)?;
+    let image = pixels::decode_with_limits(&bytes, pixels::Limits { max_pixels }).map_err(refused_image)?;
+    drop(bytes);
+    let probabilities = model.classify(&image).map_err(ApiError::Internal)?;
+    let (top, probability) = highest(&probabilities)
+        .filter(|_| probabilities.len() == model.labels().len())
+        .ok_or_else(|| ApiError::Internal("the model gave no probability for each of its labels".into()))?;
+    let named = model.labels().iter().zip(&probabilities);
+    Ok(Answer {
+        label: model.labels()[top].clone(),
+        probability,
+        probabilities: named.map(|(label, &value)| (label.clone(), value.into())).collect(),
+        model: model.id().to_owned(),
+        milliseconds: 0.0,
+    })
+}
+
+fn refused_image(error: DecodeError) -> ApiError {
+    match error {
+        DecodeError::UnknownFormat { .. } => ApiError::NotAnImage(error.to_string()),
+        _ => ApiError::CorruptImage(error.to_string()),
+    }
+}
+
+/// The first of the highest values; `None` when there is none or one is not finite.
+fn highest(values: &[f32]) -> Option<(usize, f32)> {
+    let mut best: Option<(usize, f32)> = None;
+    for (index, &value) in values.iter().enumerate() {
+        if !value.is_finite() {
+            return None;
+        }
+        if best.is_none_or(|(_, highest)| value > highest) {
+            best = Some((index, value));
+        }
+    }
+    best
+}

@@ -1,0 +1,32 @@
+//! `POST /train`: the whole pipeline, one run at a time.
+
+use axum::extract::State;
+
+use crate::{
+    error::ApiError,
+    state::{AppState, TrainFailure},
+};
+
+/// Runs the pipeline and makes its model the current one.
+///
+/// The run and the change of model belong to a task of their own: a client that goes away stops
+/// neither. A failure leaves the current model as it is.
+pub(crate) async fn train(State(state): State<AppState>) -> Result<&'static str, ApiError> {
+    let trainer = state.trainer().ok_or(ApiError::TrainingUnavailable)?;
+    let guard = state.begin_training().ok_or(ApiError::TrainingRunning)?;
+    let run = tokio::task::spawn_blocking(move || {
+        let _guard = guard;
+        tracing::info!("training started");
+        let model = trainer().inspect_err(|failure| tracing::warn!(%failure, "training failed"))?;
+        tracing::info!(model = model.id(), "training done, model replaced");
+        state.replace_model(model);
+        Ok(())
+    });
+    run.await.map_err(|error| ApiError::Internal(error.into()))?.map_err(failed)?;
+    Ok("Training done successfully!")
+}
+
+fn failed(failure: TrainFailure) -> ApiError {
+    let TrainFailure { message, hint, source } = failure;
+    ApiError::TrainingFailed { message, hint, source }
+}
