@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use nephros_core::preprocessing::Normalization;
+use nephros_train::phantom::{self, PhantomClass};
 
 /// Classify kidney CT slices: ingest, train, evaluate, predict and serve.
 #[derive(Debug, Parser)]
@@ -33,6 +34,7 @@ pub struct Cli {
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Where data comes from and results go; relative paths start from the current folder
     #[arg(long, global = true, value_name = "FILE", default_value = "config/config.yaml")]
@@ -236,11 +238,14 @@ pub struct PhantomArgs {
     pub classes: Vec<Finding>,
     /// Rows and columns of an image
     #[arg(long, value_name = "PIXELS", default_value_t = 512,
-          value_parser = clap::value_parser!(u32).range(32..=2048))]
+          value_parser = clap::value_parser!(u32).range(64..=2048))]
     pub size: u32,
     /// Image format
     #[arg(long, value_enum, default_value_t = ImageFormat::Jpeg)]
     pub format: ImageFormat,
+    /// Write the lesions' outlines too, as masks/<CLASS>/<NAME>.png
+    #[arg(long)]
+    pub masks: bool,
 }
 
 /// What is drawn in the kidneys.
@@ -256,6 +261,17 @@ pub enum Finding {
     Stone,
 }
 
+impl From<Finding> for PhantomClass {
+    fn from(finding: Finding) -> Self {
+        match finding {
+            Finding::Normal => Self::Normal,
+            Finding::Tumor => Self::Tumor,
+            Finding::Cyst => Self::Cyst,
+            Finding::Stone => Self::Stone,
+        }
+    }
+}
+
 /// Image format of a drawn cohort.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ImageFormat {
@@ -263,6 +279,15 @@ pub enum ImageFormat {
     Jpeg,
     /// PNG
     Png,
+}
+
+impl From<ImageFormat> for phantom::ImageFormat {
+    fn from(format: ImageFormat) -> Self {
+        match format {
+            ImageFormat::Jpeg => Self::Jpeg,
+            ImageFormat::Png => Self::Png,
+        }
+    }
 }
 
 /// Arguments of `demo`.

@@ -2,9 +2,9 @@
 
 use std::{error::Error, path::PathBuf, process::ExitCode};
 
-use nephros_core::hint::Hint;
+use nephros_core::{hint::Hint, pixels::DecodeError, predictor::{ModelError, PredictError}};
 use nephros_server::ServeError;
-use nephros_train::{config::ConfigError, progress::Cancelled};
+use nephros_train::{config::ConfigError, phantom::PhantomError, progress::Cancelled};
 
 use crate::{
     cli::LogFormat,
@@ -114,7 +114,7 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
             $(if let Some(error) = error.downcast_ref::<$kind>() { return error.hint(); })*
         };
     }
-    first_hint!(CliError, ConfigError, ServeError);
+    first_hint!(CliError, ConfigError, ModelError, PhantomError, PredictError, ServeError);
     None
 }
 
@@ -167,5 +167,16 @@ fn was_stopped(error: &anyhow::Error) -> bool {
 }
 
 fn status(error: &anyhow::Error) -> Status {
-    if error.chain().any(|cause| cause.is::<ConfigError>()) { Status::Usage } else { Status::Failed }
+    if error.chain().any(is_usage) { Status::Usage } else { Status::Failed }
+}
+
+/// Whether other arguments or another configuration are needed.
+fn is_usage(error: &(dyn Error + 'static)) -> bool {
+    use PhantomError::{Classes, Nothing, Size, TooFewPatients};
+    let serve = |error: &ServeError| matches!(error, ServeError::Unprotected { .. } | ServeError::UnusableToken);
+    let phantom =
+        |error: &PhantomError| matches!(error, Classes { .. } | Nothing { .. } | Size { .. } | TooFewPatients { .. });
+    error.is::<ConfigError>()
+        || error.downcast_ref().is_some_and(serve)
+        || error.downcast_ref().is_some_and(phantom)
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use nephros_core::predictor::Predictor;
 use nephros_train::config::Config;
 
 use crate::{
@@ -10,15 +10,13 @@ use crate::{
     errors::CliError,
     output,
 };
-pub use crate::pending::Predictor;
 
 /// Loads the model that the options name, or the first of the usual places that holds one.
 ///
 /// What is assumed about a model that does not say how it was trained is told on stderr.
 pub fn load(args: &ModelArgs, global: &Global) -> anyhow::Result<Predictor> {
     let path = find(args.model.as_deref(), global)?;
-    let predictor = Predictor::load(&path, args.preprocessing.map(Into::into))
-        .with_context(|| format!("cannot load the model `{}`", path.display()))?;
+    let predictor = Predictor::load(&path, args.preprocessing.map(Into::into))?;
     if let Some(assumption) = predictor.assumption() {
         output::note(&format!("note: {assumption}"));
     }

@@ -1,33 +1,11 @@
 //! Stand-ins for what sibling branches bring; gone when they are merged.
 use std::{fmt, path::Path};
 
-use nephros_core::{pixels::RgbImage, preprocessing::Normalization};
 use nephros_train::{progress::Progress, stages::Project};
 
 #[derive(Debug, thiserror::Error)]
 #[error("not built yet")]
 pub struct Pending;
-
-#[derive(Debug)]
-pub struct Predictor;
-
-impl Predictor {
-    pub fn load(_path: &Path, _normalization: Option<Normalization>) -> Result<Self, Pending> {
-        Err(Pending)
-    }
-    pub fn id(&self) -> &str {
-        ""
-    }
-    pub fn labels(&self) -> &[String] {
-        &[]
-    }
-    pub fn assumption(&self) -> Option<&str> {
-        None
-    }
-    pub fn predict_batch(&self, _images: &[RgbImage]) -> Result<Vec<Vec<f32>>, Pending> {
-        Err(Pending)
-    }
-}
 
 pub struct Summary;
 impl fmt::Display for Summary {

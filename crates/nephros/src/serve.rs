@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use nephros_core::pixels::RgbImage;
+use nephros_core::{pixels::RgbImage, predictor::Predictor};
 use nephros_server::{BoxError, Classifier, ServeOptions, Server, Service, TrainFailure, Trainer};
 use nephros_train::{progress::Progress, stages::Project};
 
@@ -16,7 +16,7 @@ use crate::{
     cli::{Global, LogFormat, ModelArgs, ServeArgs},
     errors::{self, CliError, Status},
     interrupt,
-    model::{self, Predictor},
+    model,
     output,
     progress::Display,
     stages::{self, Stage},
@@ -91,8 +91,7 @@ impl Classifier for Served {
     }
 
     fn classify(&self, image: &RgbImage) -> Result<Vec<f32>, BoxError> {
-        let mut probabilities = self.0.predict_batch(std::slice::from_ref(image))?;
-        Ok(probabilities.pop().ok_or("the model gave no probabilities")?)
+        Ok(self.0.predict(image)?.probabilities)
     }
 }
 

@@ -5,7 +5,8 @@ mod report;
 
 use std::time::Instant;
 
-use nephros_core::pixels::RgbImage;
+use anyhow::Context as _;
+use nephros_core::predictor::Predictor;
 use nephros_train::progress::{Cancelled, Progress as _, Unit};
 use rayon::prelude::*;
 
@@ -17,7 +18,7 @@ use crate::{
     cli::{Global, PredictArgs},
     errors::Status,
     interrupt,
-    model::{self, Predictor},
+    model,
     progress::Display,
 };
 
@@ -45,32 +46,29 @@ pub fn run(args: &PredictArgs, global: &Global) -> anyhow::Result<Status> {
 }
 
 /// One outcome for each input, in order.
+///
+/// An image is brought to the network's size as soon as it is decoded: what is in memory at a time
+/// is one image a core and the network input of a chunk, however large the images are.
 fn predict_chunk(chunk: &[Input], predictor: &Predictor) -> anyhow::Result<Vec<Outcome>> {
-    let read: Vec<Result<(RgbImage, f64), Failure>> = chunk.par_iter().map(read_timed).collect();
-    let mut images = Vec::with_capacity(chunk.len());
-    let read_ms: Vec<Result<f64, Failure>> = read
-        .into_iter()
-        .map(|read| {
-            let (image, read_ms) = read?;
-            images.push(image);
-            Ok(read_ms)
-        })
-        .collect();
+    let read: Vec<Result<(Vec<f32>, f64), Failure>> =
+        chunk.par_iter().map(|input| prepare(input, predictor)).collect();
+    let inputs: Vec<&[f32]> = read.iter().flatten().map(|(values, _)| values.as_slice()).collect();
     let begun = Instant::now();
-    let mut predictions = predictor.predict_batch(&images)?.into_iter();
-    let shared_ms = milliseconds(begun) / images.len().max(1) as f64;
-    let outcomes = read_ms.into_iter().map(|read_ms| {
-        let read_ms = read_ms?;
-        Ok((predictions.next().unwrap_or_default(), read_ms + shared_ms))
+    let mut predictions = predictor.predict_input(&inputs.concat(), inputs.len())?.into_iter();
+    let shared_ms = milliseconds(begun) / inputs.len().max(1) as f64;
+    let outcomes = read.into_iter().map(|read| {
+        let (_, prepare_ms) = read?;
+        let prediction = predictions.next().context("the model gave fewer answers than images")?;
+        Ok((prediction, prepare_ms + shared_ms))
     });
     Ok(outcomes.collect())
 }
 
-/// A decoded image and the milliseconds that took.
-fn read_timed(input: &Input) -> Result<(RgbImage, f64), Failure> {
+/// Network input of a file, and the milliseconds that it took.
+fn prepare(input: &Input, predictor: &Predictor) -> Result<(Vec<f32>, f64), Failure> {
     let begun = Instant::now();
-    let image = input.read()?;
-    Ok((image, milliseconds(begun)))
+    let values = predictor.preprocessing().apply(&input.read()?);
+    Ok((values, milliseconds(begun)))
 }
 
 fn milliseconds(begun: Instant) -> f64 {

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use nephros_core::predictor::{Prediction, Predictor};
 use serde::{Serialize, Serializer};
 
 use crate::{
     errors::{self, Status},
-    model::Predictor,
     output,
 };
 
@@ -28,8 +28,8 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-/// Probabilities in label order and the milliseconds they took, or why there are none.
-pub type Outcome = Result<(Vec<f32>, f64), Failure>;
+/// A prediction and the milliseconds it took, or why there is none.
+pub type Outcome = Result<(Prediction, f64), Failure>;
 
 /// Writes outcomes as they come and counts them.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl<'a> Report<'a> {
     pub fn add(&mut self, path: &Path, outcome: Outcome) -> anyhow::Result<()> {
         let path = path.to_string_lossy();
         match outcome {
-            Ok((probabilities, milliseconds)) => self.add_prediction(&path, &probabilities, milliseconds),
+            Ok((prediction, milliseconds)) => self.add_prediction(&path, &prediction, milliseconds),
             Err(failure) => {
                 self.failed += 1;
                 self.add_failure(&path, &failure)
@@ -68,11 +68,12 @@ impl<'a> Report<'a> {
         }
     }
 
-    fn add_prediction(&mut self, path: &str, probabilities: &[f32], milliseconds: f64) -> anyhow::Result<()> {
+    fn add_prediction(&mut self, path: &str, prediction: &Prediction, milliseconds: f64) -> anyhow::Result<()> {
         let labels = self.predictor.labels();
-        let (best, probability) = most_probable(probabilities);
-        let label = labels[best].as_str();
-        self.labels_seen[best] += 1;
+        let probabilities = &prediction.probabilities;
+        let top = prediction.top();
+        let (label, probability) = (labels[top].as_str(), probabilities[top]);
+        self.labels_seen[top] += 1;
         if self.json {
             let line = PredictionLine {
                 path,
@@ -122,14 +123,6 @@ impl<'a> Report<'a> {
     }
 }
 
-/// Index and value of the largest probability; the first of equals.
-fn most_probable(probabilities: &[f32]) -> (usize, f32) {
-    let start = (0, f32::NEG_INFINITY);
-    probabilities.iter().enumerate().fold(start, |best, (index, &value)| {
-        if value > best.1 { (index, value) } else { best }
-    })
-}
-
 #[derive(Serialize)]
 struct PredictionLine<'a> {
     path: &'a str,
@@ -162,11 +155,6 @@ impl Serialize for Named<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_first_of_equal_probabilities_wins() {
-        assert_eq!(most_probable(&[0.2, 0.4, 0.4]), (1, 0.4));
-    }
 
     #[test]
     fn keys_stand_in_the_order_of_the_contract() {
