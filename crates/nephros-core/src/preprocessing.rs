@@ -4,6 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::pixels::{Resample, RgbImage, resize};
 
+/// Means of blue, green and red over ImageNet, 0 to 255.
+const CAFFE_MEANS: [f32; 3] = [103.939, 116.779, 123.68];
+/// Means of red, green and blue over ImageNet, 0 to 1.
+const TORCHVISION_MEANS: [f32; 3] = [0.485, 0.456, 0.406];
+/// Standard deviations of red, green and blue over ImageNet, 0 to 1.
+const TORCHVISION_STDS: [f32; 3] = [0.229, 0.224, 0.225];
+
 /// How 0 to 255 pixel values become network input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -35,8 +42,22 @@ impl Preprocessing {
         resize(image, width, height, self.resample)
     }
 
-    /// Normalises `[height, width, 3]` RGB values of 0 to 255 in place.
-    pub fn normalize(&self, _values: &mut [f32]) {}
+    /// Normalises `[height, width, 3]` RGB values of 0 to 255 in place; whole pixels only.
+    pub fn normalize(&self, values: &mut [f32]) {
+        let pixels = values.as_chunks_mut::<3>().0.iter_mut();
+        match self.normalization {
+            Normalization::Caffe => pixels.for_each(|pixel| {
+                let [red, green, blue] = *pixel;
+                *pixel = [blue - CAFFE_MEANS[0], green - CAFFE_MEANS[1], red - CAFFE_MEANS[2]];
+            }),
+            Normalization::Torchvision => pixels.for_each(|pixel| {
+                for ((value, mean), deviation) in pixel.iter_mut().zip(TORCHVISION_MEANS).zip(TORCHVISION_STDS) {
+                    *value = (*value / 255.0 - mean) / deviation;
+                }
+            }),
+            Normalization::Unit => pixels.for_each(|pixel| *pixel = pixel.map(|value| value / 255.0)),
+        }
+    }
 
     /// Image to network input, `[height, width, 3]`.
     pub fn apply(&self, image: &RgbImage) -> Vec<f32> {
@@ -44,5 +65,51 @@ impl Preprocessing {
         let mut values: Vec<f32> = resized.pixels().iter().map(|&value| f32::from(value)).collect();
         self.normalize(&mut values);
         values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn normalized(normalization: Normalization, pixel: [f32; 3]) -> [f32; 3] {
+        let preprocessing = Preprocessing { image_size: [1, 1, 3], resample: Resample::Bilinear, normalization };
+        let mut values = pixel;
+        preprocessing.normalize(&mut values);
+        values
+    }
+
+    #[test]
+    fn caffe_swaps_red_and_blue_and_subtracts_the_means() {
+        let values = normalized(Normalization::Caffe, [10.0, 20.0, 30.0]);
+        assert_eq!(values, [30.0 - 103.939, 20.0 - 116.779, 10.0 - 123.68]);
+    }
+
+    #[test]
+    fn torchvision_scales_to_one_before_it_standardises() {
+        let values = normalized(Normalization::Torchvision, [0.0, 255.0, 51.0]);
+        // 51/255 = 0.2
+        let expected = [-0.485 / 0.229, (1.0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225];
+        for (value, expected) in values.iter().zip(expected) {
+            assert!((value - expected).abs() < 1e-6, "{value} {expected}");
+        }
+    }
+
+    #[test]
+    fn unit_divides_by_255() {
+        assert_eq!(normalized(Normalization::Unit, [0.0, 51.0, 255.0]), [0.0, 0.2, 1.0]);
+    }
+
+    #[test]
+    fn apply_resizes_before_it_normalises() {
+        let preprocessing = Preprocessing {
+            image_size: [1, 2, 3],
+            resample: Resample::Nearest,
+            normalization: Normalization::Unit,
+        };
+        let image = RgbImage::new(2, 2, vec![255, 0, 0, 0, 255, 0, 0, 0, 255, 51, 51, 51]);
+        let values = preprocessing.apply(&image.expect("2×2"));
+        // One row of two: the centre of the only output row is row 1.
+        assert_eq!(values, [0.0, 0.0, 1.0, 0.2, 0.2, 0.2]);
     }
 }

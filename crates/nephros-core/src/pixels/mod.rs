@@ -1,9 +1,13 @@
 //! Decoded images, by the rules of PIL.
 
 mod decode;
+mod error;
+mod jpeg;
+mod raster;
 mod resize;
 
-pub use decode::{DecodeError, Limits, decode, decode_with_limits};
+pub use decode::{Limits, decode, decode_with_limits};
+pub use error::{DecodeError, Format, Lookalike};
 pub use resize::{Resample, resize};
 
 /// An 8-bit RGB image.
