@@ -114,7 +114,7 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
             $(if let Some(error) = error.downcast_ref::<$kind>() { return error.hint(); })*
         };
     }
-    first_hint!(CliError, ConfigError, ModelError, PhantomError, PredictError, ServeError);
+    first_hint!(CliError, ConfigError, DecodeError, ModelError, PhantomError, PredictError, ServeError);
     None
 }
 

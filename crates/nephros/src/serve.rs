@@ -1,15 +1,14 @@
 //! `serve`: the web page and the REST service.
 
 use std::{
-    env,
+    env::{self, VarError},
     net::{SocketAddr, ToSocketAddrs as _},
-    path::Path,
     sync::Arc,
 };
 
 use anyhow::Context as _;
 use nephros_core::{pixels::RgbImage, predictor::Predictor};
-use nephros_server::{BoxError, Classifier, ServeOptions, Server, Service, TrainFailure, Trainer};
+use nephros_server::{BoxError, Classifier, ServeError, ServeOptions, Server, Service, TrainFailure, Trainer};
 use nephros_train::{progress::Progress, stages::Project};
 
 use crate::{
@@ -27,7 +26,7 @@ pub fn run(args: &ServeArgs, global: &Global) -> anyhow::Result<Status> {
     let in_project = global.config.is_file();
     let options = ServeOptions {
         address: resolve(&args.host, args.port)?,
-        token: env::var("NEPHROS_TOKEN").ok(),
+        token: token()?,
         allow_unauthenticated: args.allow_unauthenticated,
         service: Service {
             model: load(&args.model, global, in_project)?,
@@ -56,6 +55,15 @@ pub fn serve(options: ServeOptions, global: &Global) -> anyhow::Result<Status> {
     runtime.shutdown_background();
     served?;
     Ok(Status::Done)
+}
+
+/// What callers must send, if NEPHROS_TOKEN is set; an unreadable token must not mean none.
+pub fn token() -> anyhow::Result<Option<String>> {
+    match env::var("NEPHROS_TOKEN") {
+        Ok(token) => Ok(Some(token)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(ServeError::UnusableToken.into()),
+    }
 }
 
 /// First address that `host` stands for.
@@ -111,9 +119,8 @@ pub fn retrain(project: &Project, progress: &dyn Progress) -> Result<Arc<dyn Cla
             .run(project, progress)
             .map_err(|error| failure(&format!("the stage `{}` failed", stage.name()), error))?;
     }
-    let bundle = project.root.join(&project.config.training.root_dir).join("bundle");
-    let predictor =
-        Predictor::load(Path::new(&bundle), None).map_err(|error| failure("the new model cannot be loaded", error.into()))?;
+    let predictor = Predictor::load(&stages::bundle(project), None)
+        .map_err(|error| failure("the new model cannot be loaded", error.into()))?;
     Ok(Arc::new(Served(predictor)))
 }
 
