@@ -1,0 +1,205 @@
+//! Which of the architectures a chain of Keras layers is.
+
+use super::{
+    KerasErrorKind,
+    config::{Chain, Operation, Step},
+    layout::Map,
+};
+use crate::network::{Architecture, FeatureLayer};
+
+/// Largest height or width that is believed.
+const MAX_SIDE: usize = 8192;
+
+/// A recognised model: its steps beside the architecture's layers.
+#[derive(Debug)]
+pub(super) struct Topology<'a> {
+    pub architecture: Architecture,
+    /// Convolutions and batch norms, in the architecture's order.
+    pub features: Vec<Feature<'a>>,
+    /// What follows the features; `None` in a base model.
+    pub head: Option<Head<'a>>,
+}
+
+/// A layer with weights inside the feature extractor.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Feature<'a> {
+    /// A convolution and its checkpoint key.
+    Conv { step: &'a Step, key: &'static str, inputs: usize, outputs: usize, bias: bool },
+    /// A batch norm and its checkpoint key.
+    BatchNorm { step: &'a Step, key: &'static str, channels: usize },
+}
+
+/// The dense layers, first to last, with their outputs and whether they have a bias.
+#[derive(Debug)]
+pub(super) struct Head<'a> {
+    pub dense: Vec<(&'a Step, usize, bool)>,
+}
+
+/// What the architecture has at one place.
+#[derive(Debug, Clone, Copy)]
+struct Expected {
+    operation: Operation,
+    layer: FeatureLayer,
+}
+
+/// Finds the architecture whose layers the chain begins with.
+pub(super) fn recognise(chain: &Chain) -> Result<Topology<'_>, KerasErrorKind> {
+    let candidates = [Architecture::Vgg16, Architecture::Compact];
+    let mut closest = (0, KerasErrorKind::NoHead);
+    for architecture in candidates {
+        match split_features(architecture, &chain.steps) {
+            Ok((features, rest)) => {
+                return Ok(Topology { architecture, features, head: read_head(architecture, rest)? });
+            }
+            // The longest common beginning gives the most telling message.
+            Err((matched, error)) if matched >= closest.0 => closest = (matched, error),
+            Err(_) => {}
+        }
+    }
+    Err(closest.1)
+}
+
+type Split<'a> = (Vec<Feature<'a>>, &'a [Step]);
+
+/// Fails with the number of steps that fit.
+fn split_features(architecture: Architecture, steps: &[Step]) -> Result<Split<'_>, (usize, KerasErrorKind)> {
+    let expected = expand(architecture.layers());
+    let mut features = Vec::new();
+    for (place, expected) in expected.iter().enumerate() {
+        match steps.get(place) {
+            Some(step) if fits(step.operation, expected.operation) => {
+                features.extend(feature(step, expected.layer));
+            }
+            step => return Err((place, unknown(&describe(expected.operation), step))),
+        }
+    }
+    Ok((features, &steps[expected.len()..]))
+}
+
+fn expand(layers: &[FeatureLayer]) -> Vec<Expected> {
+    let mut expected = Vec::new();
+    for &layer in layers {
+        let mut push = |operation| expected.push(Expected { operation, layer });
+        match layer {
+            FeatureLayer::Conv { batch_norm, outputs, .. } => {
+                push(Operation::Conv { outputs, bias: true });
+                if batch_norm.is_some() {
+                    push(Operation::BatchNorm);
+                }
+                push(Operation::Relu);
+            }
+            FeatureLayer::MaxPool { .. } => push(Operation::MaxPool),
+            FeatureLayer::GlobalAveragePool => push(Operation::GlobalAveragePool),
+        }
+    }
+    expected
+}
+
+/// Whether both do the same, with or without a bias.
+fn fits(got: Operation, expected: Operation) -> bool {
+    match (got, expected) {
+        (Operation::Conv { outputs: got, .. }, Operation::Conv { outputs, .. }) => got == outputs,
+        _ => got == expected,
+    }
+}
+
+/// The weights that a step has.
+fn feature(step: &Step, layer: FeatureLayer) -> Option<Feature<'_>> {
+    let FeatureLayer::Conv { key, batch_norm, inputs, outputs, .. } = layer else { return None };
+    match step.operation {
+        Operation::Conv { bias, .. } => Some(Feature::Conv { step, key, inputs, outputs, bias }),
+        Operation::BatchNorm => batch_norm.map(|key| Feature::BatchNorm { step, key, channels: outputs }),
+        _ => None,
+    }
+}
+
+/// Flatten (unless the features end in one vector), hidden dense layers, dense softmax.
+fn read_head(architecture: Architecture, steps: &[Step]) -> Result<Option<Head<'_>>, KerasErrorKind> {
+    let flat = matches!(architecture.layers().last(), Some(FeatureLayer::GlobalAveragePool));
+    let mut steps = steps.iter().peekable();
+    let flattened = steps.next_if(|step| step.operation == Operation::Flatten).is_some();
+    if steps.peek().is_none() {
+        return Ok(None);
+    }
+    if !flat && !flattened {
+        return Err(unknown("Flatten", steps.next()));
+    }
+    let mut dense = Vec::new();
+    loop {
+        let step = steps.next();
+        let Some((step, Operation::Dense { outputs, bias })) = step.map(|step| (step, step.operation)) else {
+            return Err(unknown("Dense", step));
+        };
+        dense.push((step, outputs, bias));
+        match steps.next() {
+            Some(step) if step.operation == Operation::Relu => {}
+            Some(step) if step.operation == Operation::Softmax => break,
+            other => return Err(unknown("the activation relu or softmax", other)),
+        }
+    }
+    match steps.next() {
+        None => Ok(Some(Head { dense })),
+        other => Err(unknown("the end of the model", other)),
+    }
+}
+
+/// The network has room for one hidden layer.
+pub(super) fn too_many_hidden_layers(head: &Head<'_>) -> KerasErrorKind {
+    unknown("at most one hidden Dense", head.dense.get(1).map(|(step, ..)| *step))
+}
+
+fn unknown(expected: &str, got: Option<&Step>) -> KerasErrorKind {
+    let got = got.map_or_else(
+        || "the end of the model".to_owned(),
+        |step| match step.operation {
+            // A layer's own name says most; its activation needs telling apart.
+            Operation::Relu | Operation::Softmax => {
+                format!("{} of `{}` ({})", describe(step.operation), step.layer, step.class)
+            }
+            Operation::Conv { .. } | Operation::Dense { .. } => {
+                format!("`{}` ({})", step.layer, describe(step.operation))
+            }
+            _ => format!("`{}` ({})", step.layer, step.class),
+        },
+    );
+    KerasErrorKind::UnknownNetwork { expected: expected.to_owned(), got }
+}
+
+fn describe(operation: Operation) -> String {
+    match operation {
+        Operation::Conv { outputs, .. } => return format!("Conv2D with {outputs} filters"),
+        Operation::Dense { outputs, .. } => return format!("Dense with {outputs} units"),
+        Operation::BatchNorm => "BatchNormalization",
+        Operation::Relu => "relu",
+        Operation::MaxPool => "MaxPooling2D",
+        Operation::GlobalAveragePool => "GlobalAveragePooling2D",
+        Operation::Flatten => "Flatten",
+        Operation::Softmax => "softmax",
+    }
+    .to_owned()
+}
+
+/// The input size of a model, which a base model may leave open.
+pub(super) fn image_size(input: Option<[Option<u64>; 3]>) -> Result<[usize; 3], KerasErrorKind> {
+    let Some([Some(height), Some(width), Some(channels)]) = input else {
+        return Err(KerasErrorKind::ModelConfig {
+            expected: "a fixed `batch_shape` or `batch_input_shape`",
+            parent: "the input layer".to_owned(),
+        });
+    };
+    // A side beyond usize is beyond MAX_SIDE too.
+    Ok([height, width, channels].map(|side| usize::try_from(side).unwrap_or(usize::MAX)))
+}
+
+/// Shape of the feature map that an image becomes.
+///
+/// # Errors
+/// The image is too small for the pooling, too large to be believed, or not of three channels.
+pub(super) fn feature_map(architecture: Architecture, image_size: [usize; 3]) -> Result<Map, KerasErrorKind> {
+    let [height, width, channels] = image_size;
+    let shape = architecture.feature_shape(image_size);
+    if channels != 3 || height.max(width) > MAX_SIDE || shape.is_empty() {
+        return Err(KerasErrorKind::ImageSize(image_size));
+    }
+    Ok(Map { height: shape.height, width: shape.width, channels: shape.channels })
+}
