@@ -1,7 +1,78 @@
 //! `config/config.yaml` and `params.yaml`.
 
+mod error;
 mod params;
 mod paths;
+mod validate;
 
+use std::{io, path::Path};
+
+use serde::de::DeserializeOwned;
+
+pub use error::{ConfigError, InvalidValue};
 pub use params::{ClassWeights, LearningRateSchedule, Optimizer, Params, SplitBy, WeightsSource};
 pub use paths::{Config, DataIngestion, PrepareBaseModel, Training};
+
+/// `config/config.yaml` of a new project: the reference's keys and values, ours explained.
+pub const CONFIG_TEMPLATE: &str = include_str!("config.yaml");
+/// `params.yaml` of a new project: VGG16 as in the reference, all defaults explained.
+pub const PARAMS_TEMPLATE: &str = include_str!("params.yaml");
+/// `params.yaml` of `nephros demo`: the compact network from scratch.
+pub const PARAMS_DEMO_TEMPLATE: &str = include_str!("params.demo.yaml");
+
+impl Config {
+    /// Reads and checks a `config.yaml`.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(path, &read(path)?)
+    }
+
+    /// Parses and checks the text of a `config.yaml`; `path` is for messages.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = parse(path, text)?;
+        config.validate().map_err(|error| ConfigError::from_value(path, text, error))?;
+        Ok(config)
+    }
+}
+
+impl Params {
+    /// Reads and checks a `params.yaml`.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(path, &read(path)?)
+    }
+
+    /// Parses and checks the text of a `params.yaml`; `path` is for messages.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let params: Self = parse(path, text)?;
+        params.validate().map_err(|error| ConfigError::from_value(path, text, error))?;
+        Ok(params)
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    match fs_err::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(ConfigError::Missing { path: path.into() })
+        }
+        other => Ok(other?),
+    }
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    let options = serde_saphyr::options! {
+        strict_booleans: true,
+    };
+    serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| ConfigError::from_yaml(path, text, &error))
+}
