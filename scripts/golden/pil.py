@@ -91,10 +91,6 @@ def images():
     files["no_end_marker.jpg"] = files["rgb_420.jpg"][:-2]
     files["truncated.jpg"] = files["rgb_420.jpg"][:900]
     files["truncated_progressive.jpg"] = files["rgb_progressive.jpg"][:900]
-    corrupt = bytearray(files["rgb_420.jpg"])
-    for at in range(-400, -100, 40):
-        corrupt[at] = 0x55
-    files["bit_errors.jpg"] = bytes(corrupt)
 
     files["rgb.png"] = saved(colour, "PNG")
     files["rgba.png"] = saved(alpha, "PNG")

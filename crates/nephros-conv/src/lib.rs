@@ -8,8 +8,10 @@ mod convolution;
 mod dense;
 mod error;
 mod layout;
+mod mapped;
 mod network;
 mod pooling;
 
 pub use error::ConvError;
+pub use mapped::MappedFile;
 pub use network::{Layer, Network, Shape};

@@ -7,9 +7,11 @@ use rayon::prelude::*;
 
 use crate::{
     bundle::{Bundle, BundleError},
+    digest::sha256,
     hint::Hint,
+    keras::{self, KerasError, KerasModel},
     network::{Architecture, NetworkError},
-    pixels::RgbImage,
+    pixels::{Resample, RgbImage},
     preprocessing::{Normalization, Preprocessing},
     weights::Weights,
 };
@@ -22,7 +24,7 @@ const GROUP: usize = 32;
 #[non_exhaustive]
 pub enum ModelError {
     /// The path is neither a bundle folder nor a Keras file.
-    #[error("`{path}` is not a model: expected a bundle folder, `.h5` or `.keras`")]
+    #[error("`{path}` is not a model: expected a bundle folder or a Keras `.h5` file")]
     NotAModel {
         /// The path.
         path: PathBuf,
@@ -46,6 +48,9 @@ pub enum ModelError {
     /// The bundle cannot be read, or fails its own checks.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// The Keras file cannot be read.
+    #[error(transparent)]
+    Keras(#[from] KerasError),
     /// The weights do not make the network.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -62,6 +67,7 @@ impl Hint for ModelError {
             }
             Self::Labels { .. } => None,
             Self::Bundle(error) => error.hint(),
+            Self::Keras(error) => error.hint(),
             Self::Network(error) => error.hint(),
         }
     }
@@ -122,13 +128,20 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// Loads a bundle folder. Its own preprocessing is used; `normalization` may only confirm it.
+    /// Loads a bundle folder or a Keras file (`.h5`).
+    ///
+    /// A bundle brings its own preprocessing; `normalization` may only confirm it. A Keras file
+    /// says neither how its images were prepared nor what its outputs mean: `normalization` is
+    /// used, or [`Normalization::Unit`] as the reference trains, and [`Self::assumption`] tells.
     ///
     /// # Errors
     /// See [`ModelError`].
     pub fn load(path: &Path, normalization: Option<Normalization>) -> Result<Self, ModelError> {
-        if path.exists() && !path.is_dir() {
-            return Err(ModelError::NotAModel { path: path.to_owned() });
+        if path.is_file() {
+            let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+            let keras = ["h5", "hdf5", "keras"].iter().any(|known| extension == *known);
+            let not_a_model = || ModelError::NotAModel { path: path.to_owned() };
+            return if keras { Self::load_keras(path, normalization) } else { Err(not_a_model()) };
         }
         let predictor = Bundle::load(path)?.predictor;
         let expected = predictor.preprocessing.normalization;
@@ -138,6 +151,19 @@ impl Predictor {
             }
             _ => Ok(predictor),
         }
+    }
+
+    fn load_keras(path: &Path, normalization: Option<Normalization>) -> Result<Self, ModelError> {
+        let KerasModel { architecture, hidden_units, classes, image_size, weights, .. } =
+            keras::read_model(path)?;
+        let labels = assumed_labels(classes);
+        let assumption = assumption(path, normalization, &labels);
+        let normalization = normalization.unwrap_or(Normalization::Unit);
+        let preprocessing = Preprocessing { image_size, resample: Resample::Bilinear, normalization };
+        let digest = sha256(&weights.to_bytes().map_err(NetworkError::from)?);
+        let id = format!("{architecture}-{}", &digest[..8]);
+        let model = Self::from_parts(architecture, hidden_units, labels, preprocessing, &weights, id)?;
+        Ok(Self { assumption: Some(assumption), ..model })
     }
 
     /// Builds the networks of a model; `labels` are in the order of the head's outputs.
@@ -189,9 +215,8 @@ impl Predictor {
     /// # Errors
     /// See [`PredictError`].
     pub fn predict(&self, image: &RgbImage) -> Result<Prediction, PredictError> {
-        let input = self.preprocessing.apply(image);
-        let logits = self.logits(&input, 1)?;
-        prediction(0, &logits)
+        let mut predictions = self.predict_input(&self.preprocessing.apply(image), 1)?;
+        Ok(predictions.swap_remove(0))
     }
 
     /// Classifies images on all cores of the current rayon pool; each result equals the single
@@ -215,22 +240,33 @@ impl Predictor {
     /// # Errors
     /// See [`PredictError`].
     pub fn predict_input(&self, input: &[f32], batch: usize) -> Result<Vec<Prediction>, PredictError> {
-        let logits = self.logits(input, batch)?;
-        logits.chunks_exact(self.labels.len()).enumerate().map(|(i, logits)| prediction(i, logits)).collect()
+        self.predict_features(&self.features(input, batch)?, batch)
     }
 
-    /// `[batch, labels]`.
-    fn logits(&self, input: &[f32], batch: usize) -> Result<Vec<f32>, PredictError> {
+    /// The last feature map of network input `[batch, height, width, 3]`, flattened in
+    /// `(y, x, channel)` order image by image.
+    ///
+    /// # Errors
+    /// See [`PredictError`].
+    pub fn features(&self, input: &[f32], batch: usize) -> Result<Vec<f32>, PredictError> {
         let mut features = vec![0.0; batch * self.features.output().len()];
         self.features.forward(input, batch, &mut features)?;
-        let mut logits = vec![0.0; batch * self.labels.len()];
         // Features that overflowed would be refused as the head's input, by the wrong name.
         if let Some(bad) = features.iter().position(|value| !value.is_finite()) {
             let image = bad / self.features.output().len();
             return Err(PredictError::NotFinite { image, logits: vec![f32::NAN; self.labels.len()] });
         }
-        self.head.forward(&features, batch, &mut logits)?;
-        Ok(logits)
+        Ok(features)
+    }
+
+    /// Classifies features as [`Predictor::features`] gives them.
+    ///
+    /// # Errors
+    /// See [`PredictError`].
+    pub fn predict_features(&self, features: &[f32], batch: usize) -> Result<Vec<Prediction>, PredictError> {
+        let mut logits = vec![0.0; batch * self.labels.len()];
+        self.head.forward(features, batch, &mut logits)?;
+        logits.chunks_exact(self.labels.len()).enumerate().map(|(i, logits)| prediction(i, logits)).collect()
     }
 }
 
@@ -244,6 +280,25 @@ impl PredictError {
             Self::NotFinite { image, logits } => Self::NotFinite { image: image + offset, logits },
             other @ Self::Input(_) => other,
         }
+    }
+}
+
+/// The class folders of the reference, sorted as Keras does; numbers for any other count.
+fn assumed_labels(classes: usize) -> Vec<String> {
+    match classes {
+        2 => vec!["Normal".to_owned(), "Tumor".to_owned()],
+        _ => (0..classes).map(|class| format!("class_{class}")).collect(),
+    }
+}
+
+fn assumption(path: &Path, normalization: Option<Normalization>, labels: &[String]) -> String {
+    let (path, labels) = (path.display(), labels.join(", "));
+    match normalization {
+        Some(_) => format!("`{path}` does not name its classes: assumed {labels}"),
+        None => format!(
+            "`{path}` does not say how its images were prepared or what its classes are called: assumed \
+             RGB in 0 to 1 (`unit`) and {labels}; `--normalization caffe` or `torchvision` selects another"
+        ),
     }
 }
 

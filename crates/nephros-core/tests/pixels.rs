@@ -1,5 +1,11 @@
 //! Decoding and resizing against Pillow 13.0.0: golden values made by `scripts/golden/pil.py`.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "the lints spare test functions, not their helpers"
+)]
+
 use std::{
     collections::BTreeMap,
     io::Read as _,
@@ -108,7 +114,10 @@ fn a_jpeg_is_truncated_exactly_where_pil_says_so() {
             } else if length < 3 {
                 assert!(matches!(decoded, Err(DecodeError::UnknownFormat { .. })), "{name}, {length} bytes");
             } else {
-                assert!(matches!(decoded, Err(DecodeError::Truncated { .. })), "{name}, {length} bytes: {decoded:?}");
+                assert!(
+                    matches!(decoded, Err(DecodeError::Truncated { .. })),
+                    "{name}, {length} bytes: {decoded:?}"
+                );
             }
         }
     }
@@ -135,7 +144,11 @@ fn real_scans_equal_pil() {
             let image = decode(&bytes).expect("a scan");
             assert_eq!(sha256(image.pixels()), decoded, "{member}");
             for (resample, digest) in BOTH.into_iter().zip([bilinear, nearest]) {
-                assert_eq!(sha256(resize(&image, 224, 224, resample).pixels()), digest, "{member}, {resample:?}");
+                assert_eq!(
+                    sha256(resize(&image, 224, 224, resample).pixels()),
+                    digest,
+                    "{member}, {resample:?}"
+                );
             }
         }
     }

@@ -1,5 +1,11 @@
 //! Bytes that are no image, or only almost: always an error that helps, never a panic.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "the lints spare test functions, not their helpers"
+)]
+
 use nephros_core::{
     hint::Hint,
     pixels::{DecodeError, Limits, Lookalike, decode, decode_with_limits},
@@ -50,7 +56,8 @@ fn patched(name: &str, at: usize, value: &[u8]) -> Vec<u8> {
 /// Files whose header announces 60 000 × 60 000 pixels.
 fn lying_headers() -> Vec<Vec<u8>> {
     let frame = read("rgb_420.jpg").windows(2).position(|pair| pair == [0xff, 0xc0]).expect("SOF0");
-    let progressive = read("rgb_progressive.jpg").windows(2).position(|pair| pair == [0xff, 0xc2]).expect("SOF2");
+    let progressive =
+        read("rgb_progressive.jpg").windows(2).position(|pair| pair == [0xff, 0xc2]).expect("SOF2");
     // SOF: marker 2, length 2, precision 1, height 2, width 2; big-endian.
     let sides = [0xea, 0x60, 0xea, 0x60];
     let little = 60_000_u32.to_le_bytes();
@@ -78,7 +85,10 @@ fn the_limit_is_the_number_of_pixels() {
         // The drawn images are 50×37 = 1850.
         assert!(decode_with_limits(&bytes, Limits { max_pixels: 1850 }).is_ok(), "{name}");
         let error = decode_with_limits(&bytes, Limits { max_pixels: 1849 }).expect_err("one too many");
-        assert!(matches!(error, DecodeError::TooLarge { width: 50, height: 37, limit: 1849 }), "{name}: {error}");
+        assert!(
+            matches!(error, DecodeError::TooLarge { width: 50, height: 37, limit: 1849 }),
+            "{name}: {error}"
+        );
     }
 }
 
@@ -100,6 +110,19 @@ fn a_jpeg_without_rows_is_corrupt() {
     let frame = read("rgb_420.jpg").windows(2).position(|pair| pair == [0xff, 0xc0]).expect("SOF0");
     let error = decode(&patched("rgb_420.jpg", frame + 5, &[0, 0])).expect_err("no rows");
     assert!(matches!(error, DecodeError::Corrupt { .. }), "{error}");
+}
+
+#[test]
+fn a_jpeg_with_bit_errors_in_its_picture_still_decodes() {
+    let mut bytes = read("rgb_420.jpg");
+    let end = bytes.len();
+    for at in (end - 400..end - 100).step_by(40) {
+        bytes[at] = 0x55;
+    }
+    // PIL accepts this file too. Its pixels are no reference: Pillow itself gives others with
+    // JSIMD_FORCENONE=1 (libjpeg-turbo without vector instructions) than without.
+    let image = decode(&bytes).expect("a picture with errors in it");
+    assert_eq!((image.width(), image.height()), (50, 37));
 }
 
 #[test]

@@ -7,8 +7,11 @@ pub mod files;
 pub mod ingest;
 pub mod manifest;
 pub mod phantom;
+//pub mod prepare;
 pub mod pretrained;
 pub mod progress;
 pub mod split;
 pub mod stages;
+#[cfg(test)]
+mod testing;
 pub mod train;

@@ -8,18 +8,18 @@
 
 use super::FeatureLayer::{self, GlobalAveragePool, MaxPool};
 
-/// The feature extractor: 1/16 of the height and width, averaged to 192 values.
+/// The feature extractor: 1/16 of the height and width, averaged to 128 values.
 pub const LAYERS: &[FeatureLayer] = &[
-    conv("features.0", "features.1", "conv1", 3, 32),
+    conv("features.0", "features.1", "conv1", 3, 16),
     MaxPool { keras_name: "pool1" },
-    conv("features.4", "features.5", "conv2", 32, 64),
+    conv("features.4", "features.5", "conv2", 16, 32),
     MaxPool { keras_name: "pool2" },
-    conv("features.8", "features.9", "conv3", 64, 128),
+    conv("features.8", "features.9", "conv3", 32, 64),
     MaxPool { keras_name: "pool3" },
-    conv("features.12", "features.13", "conv4", 128, 128),
-    conv("features.15", "features.16", "conv5", 128, 192),
+    conv("features.12", "features.13", "conv4", 64, 96),
+    conv("features.15", "features.16", "conv5", 96, 128),
     MaxPool { keras_name: "pool4" },
-    conv("features.19", "features.20", "conv6", 192, 192),
+    conv("features.19", "features.20", "conv6", 128, 128),
     GlobalAveragePool,
 ];
 

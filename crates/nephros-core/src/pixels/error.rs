@@ -156,7 +156,9 @@ impl Hint for DecodeError {
         let advice = match self {
             Self::Empty => "the file is empty; copy or download it again",
             Self::UnknownFormat { lookalike, .. } => match lookalike {
-                Lookalike::Dicom => "this is a DICOM file; export the slice as PNG or JPEG in a soft-tissue window",
+                Lookalike::Dicom => {
+                    "this is a DICOM file; export the slice as PNG or JPEG in a soft-tissue window"
+                }
                 Lookalike::WebPage => {
                     "this is a web page, probably a sign-in or error page saved under the image's name; download the file again"
                 }

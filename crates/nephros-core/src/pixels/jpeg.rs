@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    error::Error,
     io::{self, BufRead, Read},
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -27,7 +28,7 @@ pub(super) fn decode(bytes: &[u8], limits: Limits) -> Result<RgbImage, DecodeErr
     // a decoder that fails after it ran out of data was given a truncated file.
     let outcome = catch_unwind(AssertUnwindSafe(|| read(bytes, &ended, limits)));
     match outcome {
-        // Of a file without a picture in it, the header is read to the end.
+        // What the header says stands, however little follows it.
         Ok(Err(error @ (DecodeError::TooLarge { .. } | DecodeError::Unsupported { .. }))) => Err(error),
         _ if ended.get() => Err(DecodeError::Truncated { format: Format::Jpeg }),
         Ok(result) => result,
@@ -50,7 +51,7 @@ fn read(bytes: &[u8], ended: &Cell<bool>, limits: Limits) -> Result<RgbImage, De
         ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => {
             let started = header.to_colorspace(ColorSpace::JCS_CMYK).map_err(corrupt)?;
             let inks = rows(started, 4, ended)?;
-            inks.as_chunks().0.iter().flat_map(rgb_from_inverted_cmyk).collect()
+            inks.as_chunks().0.iter().copied().flat_map(rgb_from_inverted_cmyk).collect()
         }
         _ => {
             let what = format!("expected 1, 3 or 4 components, got {}", header.components().len());
@@ -80,7 +81,7 @@ fn rows(
 /// PIL's CMYK to RGB, from inks stored as 255 minus their amount.
 ///
 /// Source: Pillow, `libImaging/Convert.c`, `cmyk2rgb`.
-fn rgb_from_inverted_cmyk(&[cyan, magenta, yellow, black]: &[u8; 4]) -> [u8; 3] {
+fn rgb_from_inverted_cmyk([cyan, magenta, yellow, black]: [u8; 4]) -> [u8; 3] {
     [cyan, magenta, yellow].map(|inverted| {
         let ink = u32::from(255 - inverted);
         let paper = u32::from(black);
@@ -91,8 +92,8 @@ fn rgb_from_inverted_cmyk(&[cyan, magenta, yellow, black]: &[u8; 4]) -> [u8; 3] 
     })
 }
 
-fn corrupt(detail: impl ToString) -> DecodeError {
-    DecodeError::Corrupt { format: Format::Jpeg, detail: detail.to_string() }
+fn corrupt(detail: impl Into<Box<dyn Error>>) -> DecodeError {
+    DecodeError::Corrupt { format: Format::Jpeg, detail: detail.into().to_string() }
 }
 
 /// Bytes that remember whether the decoder asked for more than there are: libjpeg then invents an

@@ -36,14 +36,14 @@ pub(super) fn decode(bytes: &[u8], format: Format, limits: Limits) -> Result<Rgb
     };
     let mut image = DynamicImage::from_decoder(decoder).map_err(fail)?;
     image.apply_orientation(orientation);
-    to_rgb(&image, format, bytes)
+    to_rgb(image, format, bytes)
 }
 
 /// PIL's `convert("RGB")`.
-fn to_rgb(image: &DynamicImage, format: Format, bytes: &[u8]) -> Result<RgbImage, DecodeError> {
+fn to_rgb(image: DynamicImage, format: Format, bytes: &[u8]) -> Result<RgbImage, DecodeError> {
     let (width, height) = (image.width() as usize, image.height() as usize);
     let pixels: Vec<u8> = match image {
-        DynamicImage::ImageRgb8(image) => image.as_raw().clone(),
+        DynamicImage::ImageRgb8(image) => image.into_raw(),
         DynamicImage::ImageRgba8(image) => image.pixels().flat_map(|p| [p[0], p[1], p[2]]).collect(),
         DynamicImage::ImageLuma8(image) => image.pixels().flat_map(|p| [p[0]; 3]).collect(),
         DynamicImage::ImageLumaA8(image) => image.pixels().flat_map(|p| [p[0]; 3]).collect(),
@@ -52,12 +52,12 @@ fn to_rgb(image: &DynamicImage, format: Format, bytes: &[u8]) -> Result<RgbImage
             image.pixels().flat_map(|p| [clip(p[0]); 3]).collect()
         }
         DynamicImage::ImageLumaA16(image) => image.pixels().flat_map(|p| [high_byte(p[0]); 3]).collect(),
-        DynamicImage::ImageRgb16(image) => image.as_raw().iter().copied().map(high_byte).collect(),
+        DynamicImage::ImageRgb16(image) => image.into_raw().into_iter().map(high_byte).collect(),
         DynamicImage::ImageRgba16(image) => {
             image.pixels().flat_map(|p| [p[0], p[1], p[2]].map(high_byte)).collect()
         }
-        _ => {
-            let what = format!("{:?} samples", image.color());
+        other => {
+            let what = format!("{:?} samples", other.color());
             return Err(DecodeError::Unsupported { format, what });
         }
     };

@@ -1,6 +1,6 @@
 //! `PIL.Image.resize`, bit for bit.
 //!
-//! Source: Pillow, `libImaging/Resample.c` (bilinear) and `libImaging/Geometry.c` (nearest).
+//! Source: Pillow 13.0.0, `libImaging/Resample.c` (bilinear) and `libImaging/Geometry.c` (nearest).
 
 use std::borrow::Cow;
 
@@ -77,21 +77,36 @@ impl Taps {
     }
 }
 
-/// Columns first, rounded to bytes, then rows; an axis that keeps its size is left alone.
+/// Two passes, each rounded to bytes; an axis that keeps its size is left alone.
 fn bilinear(image: &RgbImage, width: usize, height: usize) -> Vec<u8> {
-    let columns: Cow<'_, [u8]> = if width == image.width {
-        Cow::Borrowed(&image.pixels)
+    if rows_go_first(image, width, height) {
+        let pixels = resize_height(&image.pixels, image.height, image.width, height);
+        resize_width(&pixels, image.width, width, height).into_owned()
     } else {
-        Cow::Owned(resize_rows(image, width))
-    };
-    if height == image.height { columns.into_owned() } else { resize_columns(&columns, image.height, width, height) }
+        let pixels = resize_width(&image.pixels, image.width, width, image.height);
+        if height == image.height {
+            return pixels.into_owned();
+        }
+        resize_height(&pixels, image.height, width, height)
+    }
+}
+
+/// Pillow 13.0.0 resizes the height first where more than twice as many rows as columns are removed
+/// (found from its output on random sizes); the order shows, as the first pass is rounded.
+fn rows_go_first(image: &RgbImage, width: usize, height: usize) -> bool {
+    let rows_removed = image.height.saturating_sub(height);
+    let columns_removed = image.width.saturating_sub(width);
+    rows_removed > 2 * columns_removed
 }
 
 /// `[height, old width, 3]` to `[height, width, 3]`.
-fn resize_rows(image: &RgbImage, width: usize) -> Vec<u8> {
-    let taps = Taps::triangle(image.width, width);
-    let mut pixels = vec![0; width * image.height * 3];
-    let rows = image.pixels.chunks_exact(image.width * 3).zip(pixels.chunks_exact_mut(width * 3));
+fn resize_width(pixels: &[u8], old_width: usize, width: usize, height: usize) -> Cow<'_, [u8]> {
+    if width == old_width {
+        return Cow::Borrowed(pixels);
+    }
+    let taps = Taps::triangle(old_width, width);
+    let mut resized = vec![0; width * height * 3];
+    let rows = pixels.chunks_exact(old_width * 3).zip(resized.chunks_exact_mut(width * 3));
     for (input, output) in rows {
         let input = input.as_chunks::<3>().0;
         for (pixel, (start, weights)) in output.as_chunks_mut::<3>().0.iter_mut().zip(taps.iter()) {
@@ -104,11 +119,11 @@ fn resize_rows(image: &RgbImage, width: usize) -> Vec<u8> {
             *pixel = sums.map(to_byte);
         }
     }
-    pixels
+    Cow::Owned(resized)
 }
 
 /// `[old height, width, 3]` to `[height, width, 3]`, whole rows at a time.
-fn resize_columns(pixels: &[u8], old_height: usize, width: usize, height: usize) -> Vec<u8> {
+fn resize_height(pixels: &[u8], old_height: usize, width: usize, height: usize) -> Vec<u8> {
     let taps = Taps::triangle(old_height, height);
     let row_bytes = width * 3;
     let mut resized = vec![0; row_bytes * height];

@@ -37,8 +37,8 @@ pub(super) struct Layers {
 
 const SKIN_MM: f32 = 2.2;
 /// From the vertebral body's centre to the back of the cavity and of the back muscles.
-const CAVITY_BACK_MM: f32 = 37.0;
-const MUSCLE_BACK_MM: f32 = 68.0;
+const CAVITY_BACK_MM: f32 = 45.0;
+const MUSCLE_BACK_MM: f32 = 67.0;
 
 impl Body {
     pub(super) fn draw(draw: &mut Draw) -> Self {
@@ -53,7 +53,7 @@ impl Body {
             scale,
             depth,
             cavity: Trunk { half_width, top: -depth, bottom: CAVITY_BACK_MM * scale },
-            wall: (draw.bell(9.0, 17.0), draw.bell(7.0, 12.0)),
+            wall: (draw.bell(8.0, 17.0), draw.bell(5.0, 11.0)),
             fat: (
                 thick * draw.bell(0.7, 1.2),
                 thick * draw.bell(0.6, 1.5),
@@ -102,11 +102,14 @@ impl Body {
         let of = |trunk: Trunk| move |p: super::canvas::Point| trunk.distance(p.x, p.y);
         canvas.paint(layers.skin.bounds(), of(layers.skin), |_, _| 15.0);
         canvas.paint(layers.fat.bounds(), of(layers.fat), |p, _| fat + 6.0 * p.grain);
-        canvas.paint(layers.wall.bounds(), of(layers.wall), |p, depth| {
-            let within = layers.cavity.distance(p.x, p.y);
+        canvas.paint(layers.cavity.bounds(), of(layers.cavity), |p, _| fat + 7.0 * p.grain);
+        let ring = |p: super::canvas::Point| {
+            layers.wall.distance(p.x, p.y).max(-layers.cavity.distance(p.x, p.y))
+        };
+        canvas.paint(layers.wall.bounds(), ring, |p, _| {
+            let (within, depth) = (layers.cavity.distance(p.x, p.y), layers.wall.distance(p.x, p.y));
             muscle + 9.0 * p.grain + (fat - muscle) * Self::gap(p.x, p.y, within, depth)
         });
-        canvas.paint(layers.cavity.bounds(), of(layers.cavity), |p, _| fat + 7.0 * p.grain);
         self.paint_back(canvas, tissues);
         self.paint_psoas(canvas, tissues);
     }
@@ -132,8 +135,8 @@ impl Body {
                 let sheath = muscle.bounds().grown(2.0);
                 canvas.paint(
                     sheath,
-                    |p| muscle.distance(p.x, p.y) - 1.4,
-                    |p, _| tissues.fat + 40.0 + 12.0 * p.grain,
+                    |p| muscle.distance(p.x, p.y) - 1.1,
+                    |p, _| tissues.fat + 55.0 + 25.0 * p.grain,
                 );
                 canvas.paint(
                     muscle.bounds(),

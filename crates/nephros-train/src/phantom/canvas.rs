@@ -61,9 +61,9 @@ pub(super) struct Canvas {
     points: Vec<Point>,
 }
 
-/// Pixels between the knots of the warp and of the grain.
+/// Distances between the knots of the warp and of the grain.
 const WARP_STEP_MM: f32 = 12.0;
-const GRAIN_STEP_MM: f32 = 1.6;
+const GRAIN_STEP_MM: f32 = 2.0;
 /// Wavelengths of the warp and of the grain in millimetres.
 const WARP_MM: f32 = 55.0;
 const GRAIN_MM: f32 = 4.5;

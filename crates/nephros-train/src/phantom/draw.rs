@@ -44,11 +44,6 @@ impl Draw {
         self.unit() < probability
     }
 
-    /// −1 or 1.
-    pub(super) fn sign(&mut self) -> f32 {
-        if self.chance(0.5) { 1.0 } else { -1.0 }
-    }
-
     /// An angle in radians in `0..2π`.
     pub(super) fn angle(&mut self) -> f32 {
         self.uniform(0.0, std::f32::consts::TAU)

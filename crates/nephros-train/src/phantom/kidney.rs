@@ -47,7 +47,7 @@ impl Kidney {
             sinus: draw.bell(0.75, 1.2),
             pelvis: draw.bell(0.6, 1.3),
             cortex_mm: draw.bell(5.0, 8.0),
-            fat_mm: draw.bell(2.0, 12.0),
+            fat_mm: draw.bell(1.0, 9.0),
             seed: draw.bits(),
         }
     }
@@ -72,11 +72,11 @@ impl Kidney {
         let height = (z - self.z) / (0.6 * self.half.2);
         let scale = self.sinus * (1.0 - height * height).max(0.0).sqrt();
         let (x, y) = self.centre(z);
-        let forward = 0.5 * self.half.1;
+        let forward = 0.55 * self.half.1;
         let (cx, cy) = (x + forward * self.hilum.cos(), y + forward * self.hilum.sin());
         let across = self.hilum - std::f32::consts::FRAC_PI_2;
         (scale > 0.1).then(|| {
-            Ellipse::new(cx, cy, 0.40 * self.half.0, 0.62 * self.half.1).scaled(scale).turned(across)
+            Ellipse::new(cx, cy, 0.44 * self.half.0, 0.68 * self.half.1).scaled(scale).turned(across)
         })
     }
 
@@ -123,10 +123,10 @@ impl Kidney {
     fn parenchyma(&self, p: Point, depth: f32, z: f32, tissues: &Tissues) -> f32 {
         let (cx, cy) = self.centre(z);
         let (dx, dy, dz) = (p.x - cx, p.y - cy, 0.45 * (z - self.z));
-        let reach = (dx * dx + dy * dy + dz * dz).sqrt().max(1.0) / 2.1;
+        let reach = (dx * dx + dy * dy + dz * dz).sqrt().max(1.0) / 3.1;
         let lobe = noise::value(self.seed, dx / reach, dy / reach, dz / reach);
         let inside = smoothstep(self.cortex_mm - 1.0, self.cortex_mm + 1.5, depth + 2.0 * p.grain);
-        let pyramid = inside * smoothstep(-0.35, -0.1, lobe);
+        let pyramid = inside * smoothstep(-0.4, -0.1, lobe);
         tissues.cortex + (tissues.medulla - tissues.cortex) * pyramid + 5.0 * p.grain
     }
 

@@ -118,7 +118,7 @@ impl Lesion {
         let height = ((z - kidney.z) / kidney.half.2).clamp(-0.9, 0.9);
         let reach = 0.5 * (kidney.half.0 + kidney.half.1) * (1.0 - height * height).sqrt();
         // Small ones inside or on the surface; large ones grow outwards from it.
-        let out = reach * draw.bell(0.45, 1.15);
+        let out = reach * draw.bell(0.55, 1.25);
         // Large masses cannot grow into the back and push forwards.
         let forward = 0.5 * (radius - 18.0).max(0.0);
         let (mut x, mut y) = (kx + out * away.cos(), ky + out * away.sin() - forward);
@@ -214,7 +214,7 @@ impl Lesion {
         let core = (-depth / radius).clamp(0.0, 1.0);
         let wide = 1.8 * scale;
         let dead = noise::fractal(self.seed ^ 0xB2, p.x / wide, p.y / wide, z / wide);
-        let necrotic = smoothstep(0.75, 1.0, dead + 0.75 * core + necrosis);
+        let necrotic = smoothstep(0.7, 0.95, dead + 0.8 * core + necrosis);
         let shell = rim * (1.0 - smoothstep(0.8, 2.2, -depth));
         let hu = solid + shell + (20.0 + 4.0 * p.grain - solid) * necrotic;
         let speck = if calcified { smoothstep(0.62, 0.72, pattern) } else { 0.0 };
@@ -241,7 +241,7 @@ impl Lesion {
 
 impl Tumor {
     fn draw(draw: &mut Draw, phase: Phase, radius: f32) -> Self {
-        let darker = draw.uniform(18.0, 42.0);
+        let darker = draw.uniform(24.0, 46.0);
         let brighter = draw.chance(0.45);
         let enhanced = phase != Phase::NonContrast;
         Self {
@@ -253,7 +253,7 @@ impl Tumor {
             } else {
                 -0.5 * darker - 8.0
             },
-            texture: draw.bell(18.0, 52.0) * if enhanced { 1.0 } else { 0.4 },
+            texture: draw.bell(24.0, 72.0) * if enhanced { 1.0 } else { 0.4 },
             necrosis: draw.uniform(-0.5, 0.5) * smoothstep(8.0, 24.0, radius)
                 - 0.6 * smoothstep(18.0, 8.0, radius),
             rim: draw.bell(-20.0, 40.0) * if enhanced { 1.0 } else { 0.2 },

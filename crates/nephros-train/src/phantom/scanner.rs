@@ -60,7 +60,7 @@ impl Scanner {
         // One pass of [w, 1 − 2w, w] along each axis scales the variance by (1 − 4w + 6w²)².
         let w = self.softness;
         let scale = self.noise_hu / (1.0 - 4.0 * w + 6.0 * w * w);
-        hu.iter().zip(&grains).map(|(hu, grain)| (hu + scale * grain).round().clamp(-1024.0, 3071.0) as i16).collect()
+        hu.iter().zip(&grains).map(|(hu, grain)| (hu + scale * grain + 0.5).clamp(-1024.0, 3071.0).floor() as i16).collect()
     }
 }
 
@@ -85,7 +85,8 @@ impl Table {
         }
         let unit = canvas.size as f32 / 512.0;
         let top = back / unit + self.pad;
-        for row in 0..canvas.size {
+        let first = ((top - 90.0).max(0.0) * unit) as usize;
+        for row in first..canvas.size {
             for column in 0..canvas.size {
                 let (x, y) = (column as f32 / unit - 256.0 - self.shift, row as f32 / unit);
                 let share = self.share(x, y - top);
@@ -100,7 +101,7 @@ impl Table {
 
     /// Share of shell at `x` from the table's middle and `y` below its lowest top.
     fn share(&self, x: f32, y: f32) -> f32 {
-        if y < -90.0 || x.abs() > self.half_width {
+        if x.abs() > self.half_width {
             return 0.0;
         }
         let line = |offset: f32| 1.0 - smoothstep(0.4, 1.3, (offset / self.shell).abs());

@@ -136,6 +136,10 @@ impl Trunk {
     pub(super) fn distance(&self, x: f32, y: f32) -> f32 {
         let (a, b) = (self.half_width, self.half_height());
         let (s, t) = ((x / a).abs(), ((y - self.middle()) / b).abs());
+        if s.max(t) < 0.6 {
+            // 2 · 0.6^2.5 = 0.56 < 1: well inside, which spares the roots for a third of all pixels.
+            return -0.4 * a.min(b);
+        }
         let (s15, t15) = (s * s.sqrt(), t * t.sqrt());
         let level = s * s15 + t * t15;
         let (gx, gy) = (s15 / a, t15 / b);

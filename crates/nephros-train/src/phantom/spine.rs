@@ -85,17 +85,17 @@ impl Spine {
             |p, _| tissues.fat + 80.0 + 5.0 * p.grain,
         );
         for side in [-1.0, 1.0] {
-            Self::bone(canvas, line((side * 16.0, 32.0), (side * 4.0, 38.0), 3.4), tissues, 1.0);
+            Self::bone(canvas, line((side * 16.0, 32.0), (side * 4.0, 38.0), 2.9), tissues, 0.95);
             Self::bone(canvas, line((side * 18.0, 29.0), (side * 17.0, 33.0), 6.0), tissues, 0.85);
             if upper > 0.05 {
                 Self::bone(canvas, line((side * 15.0, 10.0), (side * 16.0, 26.0), 4.5 * upper), tissues, 0.9);
                 let tip = (side * (22.0 + 20.0 * upper), 31.0);
-                Self::bone(canvas, line((side * 18.0, 28.0), tip, 3.2 * upper), tissues, 0.8);
+                Self::bone(canvas, line((side * 18.0, 28.0), tip, 2.5 * upper), tissues, 0.7);
             }
         }
         if lower > 0.05 {
             let tip = (0.0, 40.0 + self.spinous * lower);
-            Self::bone(canvas, line((0.0, 39.0), tip, 3.6), tissues, 1.0);
+            Self::bone(canvas, line((0.0, 39.0), tip, 2.9), tissues, 0.9);
         }
         canvas.paint(canal.bounds(), |p| canal.distance(p.x, p.y), |p, depth| {
             let sac = smoothstep(-1.0, -2.5, depth);

@@ -109,7 +109,7 @@ impl Viscera {
 
     fn draw_small_bowel(draw: &mut Draw, a: f32, d: f32, swallowed: Option<f32>) -> Vec<Loop> {
         let mut loops = Vec::new();
-        let count = 9 + (draw.unit() * 10.0) as usize;
+        let count = 18 + (draw.unit() * 16.0) as usize;
         for turn in 0..=count {
             let stomach = turn == count;
             let content = match (draw.unit(), swallowed) {
@@ -118,8 +118,8 @@ impl Viscera {
                 (u, _) if u < 0.8 => Content::Fluid,
                 _ => Content::Gas(draw.uniform(-0.7, 0.5)),
             };
-            let radius = draw.bell(8.0, 16.0);
-            let (x, y) = (draw.uniform(-0.42, 0.72), draw.uniform(-0.72, -0.38));
+            let radius = draw.bell(6.5, 15.0);
+            let (x, y) = (draw.uniform(-0.45, 0.76), draw.uniform(-0.76, -0.3));
             let low = draw.uniform(-140.0, 30.0);
             let (wide, high) = (draw.bell(32.0, 48.0), draw.bell(20.0, 32.0));
             let bottom = draw.bell(-40.0, 50.0);

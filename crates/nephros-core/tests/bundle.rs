@@ -1,0 +1,250 @@
+//! Bundles: round trip, and every corruption refused with what differs.
+
+use std::path::{Path, PathBuf};
+
+use common::{image, labels, preprocessing, weights};
+use nephros_core::{
+    bundle::{Bundle, BundleError, BundleMeta, BundleParts},
+    digest::sha256,
+    hint::Hint,
+    network::Architecture,
+    pixels::RgbImage,
+    predictor::{ModelError, Predictor},
+    preprocessing::Normalization,
+    weights::Weights,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+mod common;
+
+const SIZE: [usize; 3] = [16, 24, 3];
+
+fn parts() -> BundleParts {
+    BundleParts {
+        architecture: Architecture::Compact,
+        hidden_units: 0,
+        labels: labels(&["Normal", "Tumor"]),
+        preprocessing: preprocessing(SIZE),
+        params: json!({"EPOCHS": 3, "AUGMENTATION": true}),
+        dataset_digest: "d".repeat(64),
+        split_digest: "5".repeat(64),
+        metrics: json!({"loss": 0.25}),
+    }
+}
+
+fn model() -> Weights {
+    weights(Architecture::Compact, 2, 0, SIZE)
+}
+
+fn golden_images() -> [RgbImage; 3] {
+    [1, 2, 3].map(|seed| image(24, 16, seed))
+}
+
+struct Saved {
+    /// Deleted when dropped.
+    _folder: TempDir,
+    bundle: PathBuf,
+    meta: BundleMeta,
+}
+
+fn save() -> Saved {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = folder.path().join("bundle");
+    let meta = Bundle::save(&bundle, parts(), &model(), &golden_images()).unwrap();
+    Saved { _folder: folder, bundle, meta }
+}
+
+impl Saved {
+    fn edit_meta(&self, edit: impl Fn(&mut Value)) {
+        let path = self.bundle.join("bundle.json");
+        let mut meta = serde_json::from_slice(&fs_err::read(&path).unwrap()).unwrap();
+        edit(&mut meta);
+        fs_err::write(path, serde_json::to_vec(&meta).unwrap()).unwrap();
+    }
+
+    /// Replaces a file and its hash: what is left to catch it is what the file says.
+    fn forge(&self, file: &str, key: &str, bytes: &[u8]) {
+        fs_err::write(self.bundle.join(file), bytes).unwrap();
+        self.edit_meta(|meta| meta[key] = sha256(bytes).into());
+    }
+
+    fn golden(&self) -> Vec<u8> {
+        fs_err::read(self.bundle.join("golden.safetensors")).unwrap()
+    }
+
+    /// The refusal, with the bundle's place left out, and its hint.
+    fn refused(&self) -> (String, Option<String>) {
+        let error = Bundle::load(&self.bundle).unwrap_err();
+        (error.to_string().replace(&self.bundle.display().to_string(), "B"), error.hint())
+    }
+}
+
+#[test]
+fn a_saved_bundle_loads_with_everything_in_it() {
+    let saved = save();
+    let Bundle { meta, weights, predictor } = Bundle::load(&saved.bundle).unwrap();
+    assert_eq!(meta, saved.meta);
+    assert_eq!(meta.parts(), parts());
+    assert_eq!(weights, model());
+    let file = fs_err::read(saved.bundle.join("weights.safetensors")).unwrap();
+    assert_eq!(meta.weights_sha256, sha256(&file));
+    assert_eq!(predictor.id(), format!("compact-{}", &meta.weights_sha256[..8]));
+    assert_eq!(predictor.labels(), ["Normal", "Tumor"]);
+    assert_eq!(predictor.preprocessing(), &preprocessing(SIZE));
+    assert_eq!(predictor.assumption(), None);
+}
+
+#[test]
+fn the_same_model_gives_the_same_files() {
+    let (first, second) = (save(), save());
+    for file in ["bundle.json", "weights.safetensors", "golden.safetensors"] {
+        let read = |saved: &Saved| fs_err::read(saved.bundle.join(file)).unwrap();
+        assert_eq!(read(&first), read(&second), "{file}");
+    }
+}
+
+#[test]
+fn a_bundle_takes_the_place_of_the_last_one() {
+    let saved = save();
+    fs_err::write(saved.bundle.join("stray"), "left over").unwrap();
+    let names = BundleParts { labels: labels(&["Cyst", "Stone"]), ..parts() };
+    Bundle::save(&saved.bundle, names, &model(), &golden_images()).unwrap();
+    assert_eq!(Bundle::load(&saved.bundle).unwrap().meta.labels, ["Cyst", "Stone"]);
+    assert_eq!(names_in(&saved.bundle), ["bundle.json", "golden.safetensors", "weights.safetensors"]);
+    assert_eq!(names_in(saved.bundle.parent().unwrap()), ["bundle"], "no temporary folder may stay");
+}
+
+#[test]
+fn a_refused_save_keeps_the_last_bundle() {
+    let saved = save();
+    let none = Bundle::save(&saved.bundle, parts(), &model(), &[]).unwrap_err();
+    assert_eq!(none.to_string(), "a bundle needs at least one golden image, got none");
+    let names = BundleParts { labels: labels(&["A", "B", "C"]), ..parts() };
+    let three = Bundle::save(&saved.bundle, names, &model(), &golden_images()).unwrap_err();
+    assert!(matches!(three, BundleError::Labels { labels: 3, outputs: 2, .. }), "{three}");
+    let same = BundleParts { labels: labels(&["A", "A"]), ..parts() };
+    let same = Bundle::save(&saved.bundle, same, &model(), &golden_images()).unwrap_err().to_string();
+    assert!(same.ends_with(r#"at least two labels, all different and none empty, got ["A", "A"]"#), "{same}");
+    assert_eq!(Bundle::load(&saved.bundle).unwrap().meta, saved.meta);
+    assert_eq!(names_in(saved.bundle.parent().unwrap()), ["bundle"]);
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs_err::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn missing_files_are_named() {
+    let saved = save();
+    for file in ["golden.safetensors", "weights.safetensors"] {
+        fs_err::remove_file(saved.bundle.join(file)).unwrap();
+        let (text, hint) = saved.refused();
+        assert_eq!(text, format!("the bundle has no `B/{file}`"));
+        assert_eq!(hint.unwrap(), "copy the whole bundle folder again, or train again");
+    }
+    fs_err::remove_file(saved.bundle.join("bundle.json")).unwrap();
+    let (text, hint) = saved.refused();
+    assert_eq!(text, "no model bundle at `B`: it has no `bundle.json`");
+    assert!(hint.unwrap().starts_with("run `nephros train` first"));
+}
+
+#[test]
+fn a_changed_byte_in_either_file_is_refused() {
+    for file in ["weights.safetensors", "golden.safetensors"] {
+        let saved = save();
+        let mut bytes = fs_err::read(saved.bundle.join(file)).unwrap();
+        let expected = sha256(&bytes);
+        *bytes.last_mut().unwrap() ^= 1;
+        fs_err::write(saved.bundle.join(file), &bytes).unwrap();
+        let got = sha256(&bytes);
+        assert_eq!(
+            saved.refused().0,
+            format!(
+                "`B/{file}` was changed after the bundle was made: expected sha256 {expected}, got {got}"
+            )
+        );
+    }
+}
+
+#[test]
+fn descriptions_that_are_not_ours_are_refused() {
+    let saved = save();
+    saved.edit_meta(|meta| meta["format_version"] = json!(2));
+    let (text, hint) = saved.refused();
+    assert_eq!(text, "`B/bundle.json` was made by a newer nephros: expected format version 1, got 2");
+    assert_eq!(hint.unwrap(), "update nephros, or train the model again with this version");
+    saved.edit_meta(|meta| meta["format_version"] = json!("one"));
+    assert_eq!(saved.refused().0, "`B/bundle.json`: expected format version 1, got \"one\"");
+    let saved = save();
+    saved.edit_meta(|meta| meta["colour"] = json!("blue"));
+    assert!(saved.refused().0.contains("unknown field `colour`"), "{}", saved.refused().0);
+    fs_err::write(saved.bundle.join("bundle.json"), "{").unwrap();
+    assert!(saved.refused().0.starts_with("`B/bundle.json` is not a bundle description: EOF"));
+}
+
+#[test]
+fn labels_must_fit_the_head() {
+    let saved = save();
+    saved.edit_meta(|meta| meta["labels"] = json!(["Cyst", "Normal", "Tumor"]));
+    assert_eq!(saved.refused().0, "`B/bundle.json` names 3 labels, but the head has 2 outputs");
+}
+
+#[test]
+fn swapped_labels_or_weights_fail_the_goldens() {
+    let saved = save();
+    let mut other = model();
+    other.0.get_mut("head.weight").unwrap().values.reverse();
+    saved.forge("weights.safetensors", "weights_sha256", &other.to_bytes().unwrap());
+    let (text, hint) = saved.refused();
+    let start = "golden image 0 of `B/golden.safetensors`: expected `Normal` with probability ";
+    assert!(text.starts_with(start) && text.contains(", got "), "{text}");
+    assert!(hint.unwrap().contains("do not use it"));
+}
+
+#[test]
+fn another_network_input_fails_the_goldens() {
+    let saved = save();
+    saved.edit_meta(|meta| meta["preprocessing"]["image_size"] = json!([24, 16, 3]));
+    assert_eq!(
+        saved.refused().0,
+        "`B/golden.safetensors`: expected `input` of shape [3, 24, 16, 3], got [3, 16, 24, 3]"
+    );
+}
+
+#[test]
+fn forged_goldens_are_refused() {
+    let saved = save();
+    let mut bytes = saved.golden();
+    let start = probabilities_start(&bytes);
+    bytes[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    saved.forge("golden.safetensors", "golden_sha256", &bytes);
+    assert!(saved.refused().0.contains("with probability NaN, got "), "{}", saved.refused().0);
+    saved.forge("golden.safetensors", "golden_sha256", &bytes[..40]);
+    assert!(saved.refused().0.starts_with("`B/golden.safetensors` does not hold golden images: "));
+    saved.forge("golden.safetensors", "golden_sha256", &model().to_bytes().unwrap());
+    assert!(saved.refused().0.ends_with("tensor `input` not found"), "{}", saved.refused().0);
+}
+
+/// Place of the first probability, from the file's own header.
+fn probabilities_start(bytes: &[u8]) -> usize {
+    let header = 8 + usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    let json: Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    header + usize::try_from(json["probabilities"]["data_offsets"][0].as_u64().unwrap()).unwrap()
+}
+
+#[test]
+fn a_predictor_comes_from_a_bundle_only_with_its_own_normalization() {
+    let saved = save();
+    let predictor = Predictor::load(&saved.bundle, Some(Normalization::Unit)).unwrap();
+    assert_eq!(predictor.id(), saved.meta.id);
+    let other = Predictor::load(&saved.bundle, Some(Normalization::Caffe)).unwrap_err();
+    assert!(matches!(other, ModelError::Normalization { got: Normalization::Caffe, .. }), "{other}");
+    let file = Predictor::load(&saved.bundle.join("bundle.json"), None).unwrap_err();
+    assert!(file.to_string().ends_with("is not a model: expected a bundle folder or a Keras `.h5` file"));
+    let nothing = Predictor::load(&saved.bundle.join("nothing"), None).unwrap_err();
+    assert!(matches!(nothing, ModelError::Bundle(BundleError::NotFound { .. })), "{nothing}");
+}

@@ -1,0 +1,221 @@
+//! The networks against plain loops over torchvision's layouts, in f64 and without folding.
+
+use common::{noise, weights};
+use nephros_conv::Network;
+use nephros_core::{
+    network::{Architecture, BATCH_NORM_EPSILON, FeatureLayer, NetworkError},
+    weights::{Weights, WeightsError},
+};
+
+mod common;
+
+/// `[channels, height, width]` values.
+#[derive(Clone)]
+struct Planes {
+    shape: [usize; 3],
+    values: Vec<f64>,
+}
+
+impl Planes {
+    fn at(&self, channel: usize, y: usize, x: usize) -> f64 {
+        self.values[(channel * self.shape[1] + y) * self.shape[2] + x]
+    }
+
+    fn build(shape: [usize; 3], value: impl Fn(usize, usize, usize) -> f64) -> Self {
+        let mut values = Vec::with_capacity(shape.iter().product());
+        for channel in 0..shape[0] {
+            for y in 0..shape[1] {
+                values.extend((0..shape[2]).map(|x| value(channel, y, x)));
+            }
+        }
+        Self { shape, values }
+    }
+
+    fn from_image(image: &[f32], [height, width, channels]: [usize; 3]) -> Self {
+        Self::build([channels, height, width], |c, y, x| f64::from(image[(y * width + x) * channels + c]))
+    }
+}
+
+fn array(weights: &Weights, key: &str) -> Vec<f64> {
+    weights.0[key].values.iter().map(|&value| f64::from(value)).collect()
+}
+
+fn convolve(input: &Planes, weight: &[f64], bias: &[f64]) -> Planes {
+    let [channels, height, width] = input.shape;
+    // A border of zeros spares the inner loops the question.
+    let padded = Planes::build([channels, height + 2, width + 2], |c, y, x| {
+        let inside = (1..=height).contains(&y) && (1..=width).contains(&x);
+        if inside { input.at(c, y - 1, x - 1) } else { 0.0 }
+    });
+    Planes::build([bias.len(), height, width], |o, y, x| {
+        let filters = weight[o * channels * 9..(o + 1) * channels * 9].chunks_exact(9).enumerate();
+        let sum = |(c, taps): (usize, &[f64])| -> f64 {
+            taps.iter().enumerate().map(|(tap, weight)| weight * padded.at(c, y + tap / 3, x + tap % 3)).sum()
+        };
+        bias[o] + filters.map(sum).sum::<f64>()
+    })
+}
+
+fn normalize(input: &Planes, weights: &Weights, key: &str) -> Planes {
+    let get = |name: &str| array(weights, &format!("{key}.{name}"));
+    let (scale, shift, mean, variance) =
+        (get("weight"), get("bias"), get("running_mean"), get("running_var"));
+    Planes::build(input.shape, |c, y, x| {
+        let deviation = (variance[c] + f64::from(BATCH_NORM_EPSILON)).sqrt();
+        (input.at(c, y, x) - mean[c]) / deviation * scale[c] + shift[c]
+    })
+}
+
+fn apply(input: &Planes, layer: &FeatureLayer, weights: &Weights) -> Planes {
+    let [channels, height, width] = input.shape;
+    match layer {
+        FeatureLayer::Conv { key, batch_norm, .. } => {
+            let weight = array(weights, &format!("{key}.weight"));
+            let convolved = convolve(input, &weight, &array(weights, &format!("{key}.bias")));
+            let normal = match batch_norm {
+                Some(key) => normalize(&convolved, weights, key),
+                None => convolved,
+            };
+            Planes::build(normal.shape, |c, y, x| normal.at(c, y, x).max(0.0))
+        }
+        FeatureLayer::MaxPool { .. } => Planes::build([channels, height / 2, width / 2], |c, y, x| {
+            let corners = [(0, 0), (0, 1), (1, 0), (1, 1)];
+            let values = corners.map(|(dy, dx)| input.at(c, 2 * y + dy, 2 * x + dx));
+            values.into_iter().fold(f64::NEG_INFINITY, f64::max)
+        }),
+        FeatureLayer::GlobalAveragePool => Planes::build([channels, 1, 1], |c, _, _| {
+            let plane = &input.values[c * height * width..(c + 1) * height * width];
+            plane.iter().sum::<f64>() / plane.len() as f64
+        }),
+    }
+}
+
+/// Inputs in `(channel, y, x)` order, which is how `Planes` lie in memory.
+fn dense(input: &[f64], weights: &Weights, key: &str) -> Vec<f64> {
+    let weight = array(weights, &format!("{key}.weight"));
+    let rows = weight.chunks_exact(input.len()).zip(array(weights, &format!("{key}.bias")));
+    rows.map(|(row, bias)| bias + row.iter().zip(input).map(|(w, x)| w * x).sum::<f64>()).collect()
+}
+
+fn naive_logits(architecture: Architecture, weights: &Weights, image: &[f32], size: [usize; 3]) -> Vec<f64> {
+    let start = Planes::from_image(image, size);
+    let features = architecture.layers().iter().fold(start, |map, layer| apply(&map, layer, weights));
+    if !weights.0.contains_key("head.hidden.weight") {
+        return dense(&features.values, weights, "head");
+    }
+    let hidden: Vec<f64> =
+        dense(&features.values, weights, "head.hidden").into_iter().map(|value| value.max(0.0)).collect();
+    dense(&hidden, weights, "head")
+}
+
+fn forward(network: &Network, input: &[f32]) -> Vec<f32> {
+    let mut output = vec![f32::NAN; network.output().len()];
+    network.forward(input, 1, &mut output).unwrap();
+    output
+}
+
+fn check(architecture: Architecture, size: [usize; 3], labels: usize, hidden_units: usize) {
+    let weights = weights(architecture, labels, hidden_units, size);
+    let image = noise(size.iter().product(), 99);
+    let features = architecture.build_features(&weights, size).unwrap();
+    let head = architecture.build_head(&weights, labels, hidden_units, size).unwrap();
+    assert_eq!(features.output(), architecture.feature_shape(size));
+    let logits = forward(&head, &forward(&features, &image));
+    let expected = naive_logits(architecture, &weights, &image, size);
+    let scale = expected.iter().fold(1.0, |scale: f64, value| scale.max(value.abs()));
+    assert_eq!(logits.len(), labels);
+    for (got, expected) in logits.iter().zip(&expected) {
+        // f32 rounding through at most 15 layers.
+        assert!((f64::from(*got) - expected).abs() < 2e-5 * scale, "expected {expected}, got {got}");
+    }
+    let spread = expected.iter().any(|value| (value - expected[0]).abs() > 1e-2);
+    assert!(spread, "the weights must tell the labels apart for the comparison to mean anything");
+}
+
+#[test]
+fn folded_batch_norm_equals_the_unfolded_network() {
+    check(Architecture::Compact, [35, 50, 3], 3, 0);
+}
+
+#[test]
+fn compact_with_a_hidden_layer() {
+    check(Architecture::Compact, [16, 16, 3], 2, 7);
+}
+
+#[test]
+fn vgg16_of_a_small_image_equals_plain_loops() {
+    // 32 by 65 over 2^5: the head sees one row of two columns, so the order of its inputs counts.
+    check(Architecture::Vgg16, [32, 65, 3], 2, 0);
+}
+
+#[test]
+fn feature_lengths() {
+    // 224 / 2^5 = 7; 7 * 7 * 512 = 25088.
+    assert_eq!(Architecture::Vgg16.feature_len([224, 224, 3]), 25_088);
+    assert_eq!(Architecture::Compact.feature_len([128, 160, 3]), 192);
+    assert_eq!(Architecture::Vgg16.feature_len([31, 224, 3]), 0);
+}
+
+#[test]
+fn expected_shapes_follow_the_layers() {
+    let shapes = Architecture::Vgg16.expected_shapes(2, 256, [224, 224, 3]);
+    let find = |key: &str| shapes.iter().find(|(name, _)| name == key).unwrap().1.clone();
+    // 13 convolutions and two dense layers, two arrays each.
+    assert_eq!(shapes.len(), 30);
+    assert_eq!(find("features.28.weight"), [512, 512, 3, 3]);
+    assert_eq!(find("head.hidden.weight"), [256, 25_088]);
+    assert_eq!(find("head.weight"), [2, 256]);
+    let parameters: usize = shapes[..26].iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    // The published size of the feature extractor.
+    assert_eq!(parameters, 14_714_688);
+    let compact = Architecture::Compact.expected_shapes(2, 0, [128, 128, 3]);
+    // Six convolutions of 2 + 4 arrays, and the head.
+    assert_eq!(compact.len(), 6 * 6 + 2);
+    assert_eq!(compact.last().unwrap(), &("head.bias".to_owned(), vec![2]));
+}
+
+#[test]
+fn the_layers_of_each_network_fit_each_other() {
+    for architecture in [Architecture::Vgg16, Architecture::Compact] {
+        let mut channels = 3;
+        for layer in architecture.layers() {
+            if let FeatureLayer::Conv { inputs, outputs, .. } = layer {
+                assert_eq!(*inputs, channels);
+                channels = *outputs;
+            }
+        }
+    }
+}
+
+#[test]
+fn unfit_weights_are_refused_by_key() {
+    let size = [16, 16, 3];
+    let whole = weights(Architecture::Compact, 2, 0, size);
+    let refuse = |change: &dyn Fn(&mut Weights)| {
+        let mut weights = whole.clone();
+        change(&mut weights);
+        Architecture::Compact.build_features(&weights, size).unwrap_err().to_string()
+    };
+    let missing = refuse(&|weights| drop(weights.0.remove("features.13.running_mean")));
+    assert_eq!(missing, "weights have no `features.13.running_mean`");
+    let shape = refuse(&|weights| weights.0.get_mut("features.4.weight").unwrap().shape = vec![64, 32, 9]);
+    assert_eq!(shape, "weights `features.4.weight`: expected shape [64, 32, 3, 3], got [64, 32, 9]");
+    let nan = refuse(&|weights| weights.0.get_mut("features.0.bias").unwrap().values[3] = f32::NAN);
+    assert_eq!(nan, "weights `features.0.bias` hold NaN at position 3, expected finite values");
+    let negative = refuse(&|weights| weights.0.get_mut("features.1.running_var").unwrap().values[1] = -1.0);
+    assert_eq!(negative, "weights `features.1.running_var`: expected variances, got -1 at position 1");
+    let length = refuse(&|weights| weights.0.get_mut("features.0.bias").unwrap().values.truncate(31));
+    assert_eq!(length, "weights `features.0.bias`: shape [32] does not hold 31 values");
+    let head = Architecture::Compact.build_head(&whole, 3, 0, size).unwrap_err();
+    let NetworkError::Weights(WeightsError::Shape { key, expected, got }) = head else { panic!("{head}") };
+    assert_eq!((key.as_str(), expected, got), ("head.weight", vec![3, 192], vec![2, 192]));
+}
+
+#[test]
+fn unfit_image_sizes_are_refused() {
+    let weights = weights(Architecture::Compact, 2, 0, [16, 16, 3]);
+    let refuse = |size| Architecture::Compact.build_features(&weights, size).unwrap_err().to_string();
+    // Four poolings halve four times: 2^4 = 16.
+    assert_eq!(refuse([15, 20, 3]), "compact needs images of at least 16x16 pixels, got 15x20");
+    assert_eq!(refuse([16, 16, 1]), "expected an image size of [height, width, 3], got [16, 16, 1]");
+}

@@ -1,0 +1,160 @@
+//! Classification metrics; the definitions are scikit-learn's, and so are the golden values.
+
+use serde::{Deserialize, Serialize};
+
+/// What a model said of images whose class is known.
+#[derive(Debug, Clone, Default)]
+pub struct Predictions {
+    /// True label of each image.
+    pub labels: Vec<usize>,
+    /// Probability of each class, image by image: `[images][classes]`.
+    pub probabilities: Vec<Vec<f32>>,
+}
+
+/// The headline figures of one set of predictions.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Mean cross-entropy in nats.
+    pub loss: f64,
+    /// Share of images whose most probable class is right.
+    pub accuracy: f64,
+    /// Of the positive class; the mean over classes when there are more than two.
+    pub precision: f64,
+    /// As `precision`.
+    pub recall: f64,
+    /// As `precision`.
+    pub f1: f64,
+    /// Area under the ROC curve of the positive class (mean of one against the rest when there are
+    /// more than two); `None` when a class is absent.
+    pub auroc: Option<f64>,
+    /// Recall of the positive class; the mean over classes when there are more than two.
+    pub sensitivity: f64,
+    /// Recall of the negatives.
+    pub specificity: f64,
+}
+
+impl Predictions {
+    /// Images.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are no images.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Adds one image.
+    pub fn push(&mut self, label: usize, probabilities: Vec<f32>) {
+        self.labels.push(label);
+        self.probabilities.push(probabilities);
+    }
+
+    /// Most probable class of each image, the first one on a tie.
+    pub fn predicted(&self) -> Vec<usize> {
+        self.probabilities.iter().map(|row| argmax(row)).collect()
+    }
+
+    /// `[true class][predicted class]` counts.
+    pub fn confusion(&self, classes: usize) -> Vec<Vec<usize>> {
+        let mut counts = vec![vec![0; classes]; classes];
+        for (&label, predicted) in self.labels.iter().zip(self.predicted()) {
+            counts[label][predicted] += 1;
+        }
+        counts
+    }
+
+    /// All metrics; for two classes the second is the positive one.
+    pub fn metrics(&self, classes: usize) -> Metrics {
+        let confusion = self.confusion(classes);
+        let positives: Vec<usize> = if classes == 2 { vec![1] } else { (0..classes).collect() };
+        let mean = |metric: &dyn Fn(usize) -> f64| {
+            positives.iter().map(|&class| metric(class)).sum::<f64>() / positives.len() as f64
+        };
+        let recall = |class: usize| recall(&confusion, class);
+        let correct: usize = (0..classes).map(|class| confusion[class][class]).sum();
+        let aurocs: Option<Vec<f64>> = positives.iter().map(|&class| self.auroc(class)).collect();
+        Metrics {
+            loss: self.loss(),
+            accuracy: ratio(correct, self.len()),
+            precision: mean(&|class| precision(&confusion, class)),
+            recall: mean(&recall),
+            f1: mean(&|class| f1(precision(&confusion, class), recall(class))),
+            auroc: aurocs.map(|all| all.iter().sum::<f64>() / all.len() as f64),
+            sensitivity: mean(&recall),
+            specificity: mean(&|class| specificity(&confusion, class)),
+        }
+    }
+
+    /// Mean cross-entropy in nats, probabilities held above 1e-15 as scikit-learn 1.2 does.
+    pub fn loss(&self) -> f64 {
+        let rows = self.labels.iter().zip(&self.probabilities);
+        let total: f64 = rows.map(|(&label, row)| -f64::from(row[label]).max(1e-15).ln()).sum();
+        total / self.len().max(1) as f64
+    }
+
+    /// Area under the ROC curve of one class against the rest, by the rank-sum formula with ties
+    /// counted half; `None` when all or no images are of that class.
+    pub fn auroc(&self, class: usize) -> Option<f64> {
+        let mut scored: Vec<(f32, bool)> =
+            self.labels.iter().zip(&self.probabilities).map(|(&l, row)| (row[class], l == class)).collect();
+        scored.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let positives = scored.iter().filter(|(_, positive)| *positive).count();
+        let negatives = scored.len() - positives;
+        if positives == 0 || negatives == 0 {
+            return None;
+        }
+        let (mut rank_sum, mut start) = (0.0, 0);
+        for tied in scored.chunk_by(|a, b| a.0 == b.0) {
+            // Ranks count from 1; tied scores share the mean of their ranks.
+            let rank = start as f64 + (tied.len() as f64 + 1.0) / 2.0;
+            rank_sum += rank * tied.iter().filter(|(_, positive)| *positive).count() as f64;
+            start += tied.len();
+        }
+        let smallest = (positives * (positives + 1)) as f64 / 2.0;
+        Some((rank_sum - smallest) / (positives * negatives) as f64)
+    }
+
+    /// The images at these positions, which may repeat.
+    pub fn select(&self, positions: impl IntoIterator<Item = usize>) -> Self {
+        let mut selected = Self::default();
+        for position in positions {
+            selected.push(self.labels[position], self.probabilities[position].clone());
+        }
+        selected
+    }
+
+    /// Share of the largest class: the accuracy of always naming it.
+    pub fn majority_accuracy(&self, classes: usize) -> f64 {
+        let count = |class: usize| self.labels.iter().filter(|&&label| label == class).count();
+        ratio((0..classes).map(count).max().unwrap_or(0), self.len())
+    }
+}
+
+fn argmax(row: &[f32]) -> usize {
+    (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best })
+}
+
+fn recall(confusion: &[Vec<usize>], class: usize) -> f64 {
+    ratio(confusion[class][class], confusion[class].iter().sum())
+}
+
+fn precision(confusion: &[Vec<usize>], class: usize) -> f64 {
+    ratio(confusion[class][class], confusion.iter().map(|row| row[class]).sum())
+}
+
+fn specificity(confusion: &[Vec<usize>], class: usize) -> f64 {
+    let negatives = || (0..confusion.len()).filter(|&other| other != class);
+    let false_positives: usize = negatives().map(|other| confusion[other][class]).sum();
+    let all: usize = negatives().map(|other| confusion[other].iter().sum::<usize>()).sum();
+    ratio(all - false_positives, all)
+}
+
+fn f1(precision: f64, recall: f64) -> f64 {
+    if precision + recall == 0.0 { 0.0 } else { 2.0 * precision * recall / (precision + recall) }
+}
+
+/// 0 where the denominator is 0, as scikit-learn's `zero_division=0`.
+fn ratio(part: usize, whole: usize) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}

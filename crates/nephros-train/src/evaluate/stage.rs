@@ -1,0 +1,265 @@
+//! Stage `evaluate`: the trained bundle on the test images of its own split.
+
+use std::{fmt, io};
+
+use nephros_core::{
+    bundle::{Bundle, BundleError},
+    hint::Hint,
+    predictor::PredictError,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    interval::{Intervals, bootstrap},
+    metrics::{Metrics, Predictions},
+};
+use crate::{
+    augment::AugmentationRanges,
+    config::SplitBy,
+    files::write_atomic,
+    manifest::{ManifestError, Record},
+    progress::{Cancelled, Progress, Unit as Count, check},
+    split::{Split, SplitError, Subset, Unit},
+    stages::{Dataset, Project},
+    train::data::{DataError, Pipeline, View, load_images},
+};
+
+/// `scores.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// The headline figures.
+    #[serde(flatten)]
+    pub metrics: Metrics,
+    /// Test images.
+    pub n: usize,
+    /// Test patients; `None` when patients are unknown.
+    pub n_patients: Option<usize>,
+    /// Accuracy of always naming the larger class.
+    pub majority_accuracy: f64,
+    /// 95 % intervals by bootstrap over patients (over images when patients are unknown).
+    pub interval_95: Intervals,
+    /// Rows are true classes, columns predicted ones, in the order of `labels`.
+    pub confusion_matrix: Vec<Vec<usize>>,
+    /// Class names.
+    pub labels: Vec<String>,
+    /// Class that precision, recall, sensitivity and AUROC are of; `None` for more than two
+    /// classes, where they are means over classes.
+    pub positive_class: Option<String>,
+    /// What was kept on one side of the split.
+    pub split_by: Unit,
+    /// Model that was scored.
+    pub model: String,
+    /// Why the figures are optimistic, if they are.
+    pub warning: Option<String>,
+}
+
+impl fmt::Display for Scores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |[low, high]: [f64; 2]| format!("{low:.3} to {high:.3}");
+        let Metrics { accuracy, auroc, sensitivity, specificity, .. } = self.metrics;
+        let patients = self.n_patients.map_or(String::new(), |patients| format!(" of {patients} patients"));
+        writeln!(f, "{} on {} test images{patients} that training never saw:", self.model, self.n)?;
+        let interval = &self.interval_95;
+        writeln!(f, "  accuracy    {accuracy:.3} (95 % interval {})", percent(interval.accuracy))?;
+        writeln!(f, "              {:.3} by always naming the larger class", self.majority_accuracy)?;
+        if let (Some(auroc), Some(range)) = (auroc, interval.auroc) {
+            writeln!(f, "  AUROC       {auroc:.3} ({})", percent(range))?;
+        }
+        writeln!(f, "  sensitivity {sensitivity:.3} ({})", percent(interval.sensitivity))?;
+        write!(f, "  specificity {specificity:.3} ({})", percent(interval.specificity))?;
+        match &self.warning {
+            Some(warning) => write!(f, "\nwarning: {warning}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why there is no score.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvaluateError {
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The manifest is missing or broken.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The split is missing, leaks or is of other images.
+    #[error(transparent)]
+    Split(#[from] SplitError),
+    /// The bundle is missing or fails its checks.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The bundle was not trained with this split and these labels.
+    #[error("the bundle was trained with another {what}: expected {expected}, got {got}")]
+    OtherTraining {
+        /// `split` or `labels`.
+        what: &'static str,
+        /// In the project.
+        expected: String,
+        /// In the bundle.
+        got: String,
+    },
+    /// A test image cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The model gave no answer.
+    #[error(transparent)]
+    Predict(#[from] PredictError),
+    /// The user asked to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+impl Hint for EvaluateError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Manifest(error) => error.hint(),
+            Self::Split(SplitError::Io(_)) | Self::OtherTraining { .. } => Some("run `nephros train` first".into()),
+            Self::Split(error) => error.hint(),
+            Self::Bundle(error) => error.hint(),
+            Self::Data(error) => error.hint(),
+            Self::Predict(error) => error.hint(),
+            Self::Io(_) | Self::Cancelled(_) => None,
+        }
+    }
+}
+
+/// Scores the bundle of a project and writes `scores.json`, and beside the bundle
+/// `predictions.csv` and `confusion_matrix.csv`.
+///
+/// # Errors
+/// See [`EvaluateError`].
+pub fn evaluate(project: &Project, progress: &dyn Progress) -> Result<Scores, EvaluateError> {
+    let dataset = Dataset::load(project)?;
+    let split = Split::read(&project.split_file())?;
+    split.check_matches(&dataset.records)?;
+    split.check_disjoint()?;
+    let bundle = Bundle::load(&project.bundle_dir())?;
+    check_training("split", &split.digest(), &bundle.meta.split_digest)?;
+    check_training("labels", &dataset.labels.join(", "), &bundle.meta.labels.join(", "))?;
+    let members = dataset.subset(&split, Subset::Test);
+    let predictions = predict(&bundle, &dataset, &members, progress)?;
+    let scores = score(project, &bundle, &split, &members, &predictions);
+    write_predictions(project, &dataset.labels, &members, &predictions)?;
+    write_atomic(&project.root.join("scores.json"), &json(&scores)?)?;
+    Ok(scores)
+}
+
+fn check_training(what: &'static str, expected: &str, got: &str) -> Result<(), EvaluateError> {
+    if expected == got {
+        return Ok(());
+    }
+    Err(EvaluateError::OtherTraining { what, expected: expected.into(), got: got.into() })
+}
+
+/// Images in memory at a time.
+const GROUP: usize = 64;
+
+fn predict(
+    bundle: &Bundle,
+    dataset: &Dataset,
+    members: &[(&Record, usize)],
+    progress: &dyn Progress,
+) -> Result<Predictions, EvaluateError> {
+    let preprocessing = bundle.predictor.preprocessing().clone();
+    let pipeline = Pipeline { preprocessing, ranges: AugmentationRanges::default(), seed: 0 };
+    let task = progress.task("evaluating", Some(members.len() as u64), Count::Items);
+    let mut predictions = Predictions::default();
+    for group in members.chunks(GROUP) {
+        check(progress)?;
+        let samples = load_images(&dataset.root, group, &pipeline.preprocessing, &crate::progress::Silent)?;
+        let input = pipeline.batch(&samples.iter().collect::<Vec<_>>(), View::Plain);
+        for (sample, answer) in samples.iter().zip(bundle.predictor.predict_input(&input, samples.len())?) {
+            predictions.push(sample.label, answer.probabilities);
+        }
+        task.advance(group.len() as u64);
+    }
+    Ok(predictions)
+}
+
+fn score(
+    project: &Project,
+    bundle: &Bundle,
+    split: &Split,
+    members: &[(&Record, usize)],
+    predictions: &Predictions,
+) -> Scores {
+    let labels = bundle.meta.labels.clone();
+    let classes = labels.len();
+    let unit = |(record, _): &(&Record, usize)| match record.patient.as_str() {
+        "" => record.sha256.clone(),
+        patient => patient.to_owned(),
+    };
+    let units: Vec<String> = members.iter().map(unit).collect();
+    let patients = split.patients(Subset::Test).len();
+    Scores {
+        metrics: predictions.metrics(classes),
+        n: predictions.len(),
+        n_patients: (patients > 0).then_some(patients),
+        majority_accuracy: predictions.majority_accuracy(classes),
+        interval_95: bootstrap(predictions, &units, classes, project.params.seed),
+        confusion_matrix: predictions.confusion(classes),
+        positive_class: (classes == 2).then(|| labels[1].clone()),
+        labels,
+        split_by: split.unit,
+        model: bundle.meta.id.clone(),
+        warning: warning(split, project.params.split_by),
+    }
+}
+
+/// What a reader must know before believing the figures.
+fn warning(split: &Split, split_by: SplitBy) -> Option<String> {
+    let shared: Vec<&str> = split.patients(Subset::Train).intersection(&split.patients(Subset::Test)).copied().collect();
+    match split.unit {
+        Unit::Patient => None,
+        Unit::Run => Some(
+            "no patient is known, so adjacent file numbers were kept together: slices of one patient may still be on \
+             both sides, and the figures may be optimistic; give a patients' CSV to know"
+                .into(),
+        ),
+        Unit::Image if shared.is_empty() => Some(format!(
+            "SPLIT_BY: {} puts neighbouring slices of a patient on both sides: these figures say nothing about new \
+             patients",
+            if split_by == SplitBy::Keras { "keras" } else { "random" }
+        )),
+        Unit::Image => Some(format!(
+            "{} patients are in the training and in the test set: these figures say nothing about new patients",
+            shared.len()
+        )),
+    }
+}
+
+fn write_predictions(
+    project: &Project,
+    labels: &[String],
+    members: &[(&Record, usize)],
+    predictions: &Predictions,
+) -> io::Result<()> {
+    let folder = project.path(&project.config.artifacts_root).join("evaluation");
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let header = ["path", "patient", "class", "predicted"].map(String::from).into_iter();
+    writer.write_record(header.chain(labels.iter().cloned()))?;
+    let rows = members.iter().zip(predictions.predicted()).zip(&predictions.probabilities);
+    for (((record, label), predicted), probabilities) in rows {
+        let named = [&record.path, &record.patient, &labels[*label], &labels[predicted]].map(String::clone);
+        writer.write_record(named.into_iter().chain(probabilities.iter().map(f32::to_string)))?;
+    }
+    write_atomic(&folder.join("predictions.csv"), &finish(writer)?)?;
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(std::iter::once(&"class".to_owned()).chain(labels))?;
+    for (label, row) in labels.iter().zip(predictions.confusion(labels.len())) {
+        writer.write_record(std::iter::once(label.clone()).chain(row.iter().map(usize::to_string)))?;
+    }
+    write_atomic(&folder.join("confusion_matrix.csv"), &finish(writer)?)
+}
+
+fn finish(writer: csv::Writer<Vec<u8>>) -> io::Result<Vec<u8>> {
+    writer.into_inner().map_err(csv::IntoInnerError::into_error)
+}
+
+fn json(scores: &Scores) -> io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(scores)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}

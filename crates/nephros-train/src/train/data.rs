@@ -1,0 +1,139 @@
+//! Training images in memory: resized once, augmented whenever they are used.
+
+use std::path::{Path, PathBuf};
+
+use nephros_core::{
+    hint::Hint,
+    pixels::{DecodeError, decode},
+    preprocessing::Preprocessing,
+};
+use rayon::prelude::*;
+
+use crate::{
+    augment::{AugmentationRanges, view_rng},
+    manifest::Record,
+    progress::{Cancelled, Progress, Unit, check},
+};
+
+/// One image, resized to the network's input.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// SHA-256 of its file; names the image's random stream.
+    pub sha256: String,
+    /// Label.
+    pub label: usize,
+    /// `[height, width, 3]` RGB.
+    pub pixels: Vec<u8>,
+}
+
+/// An image of the manifest that cannot be used any more.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The file is no image any more.
+    #[error("`{}` cannot be decoded", path.display())]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: DecodeError,
+    },
+    /// The file is not the one that was ingested.
+    #[error("`{}` changed since it was ingested: expected SHA-256 {expected}, got {got}", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// Digest in the manifest.
+        expected: String,
+        /// Digest of the file.
+        got: String,
+    },
+    /// The user asked to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+impl Hint for DataError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io(_) | Self::Decode { .. } | Self::Changed { .. } => {
+                Some("run `nephros ingest` again".into())
+            }
+            Self::Cancelled(_) => None,
+        }
+    }
+}
+
+/// Reads, checks, decodes and resizes images on all cores; the order is that of `records`.
+///
+/// # Errors
+/// See [`DataError`]; the first failing image in order.
+pub fn load_images(
+    root: &Path,
+    records: &[(&Record, usize)],
+    preprocessing: &Preprocessing,
+    progress: &dyn Progress,
+) -> Result<Vec<Sample>, DataError> {
+    let task = progress.task("reading images", Some(records.len() as u64), Unit::Items);
+    records
+        .par_iter()
+        .map(|(record, label)| {
+            check(progress)?;
+            let path = root.join(&record.path);
+            let bytes = fs_err::read(&path)?;
+            let got = nephros_core::digest::sha256(&bytes);
+            if got != record.sha256 {
+                return Err(DataError::Changed { path, expected: record.sha256.clone(), got });
+            }
+            let image = decode(&bytes).map_err(|source| DataError::Decode { path, source })?;
+            let pixels = preprocessing.resize(&image).pixels().to_vec();
+            task.advance(1);
+            Ok(Sample { sha256: got, label: *label, pixels })
+        })
+        .collect()
+}
+
+/// Which version of an image is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// As it is.
+    Plain,
+    /// Augmented, by the stream of this number (an epoch or a cached view).
+    Augmented(u64),
+}
+
+/// Turns samples into network input.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    /// Size and normalisation.
+    pub preprocessing: Preprocessing,
+    /// Random transforms of [`View::Augmented`].
+    pub ranges: AugmentationRanges,
+    /// Seed of the random streams.
+    pub seed: u64,
+}
+
+impl Pipeline {
+    /// Network input `[height, width, 3]` of one view of one image; the same whenever and on
+    /// whatever thread it is made.
+    pub fn input(&self, sample: &Sample, view: View) -> Vec<f32> {
+        let [height, width, channels] = self.preprocessing.image_size;
+        let mut values: Vec<f32> = sample.pixels.iter().map(|&value| f32::from(value)).collect();
+        if let View::Augmented(number) = view {
+            let mut rng = view_rng(self.seed, &sample.sha256, number);
+            let transform = self.ranges.draw(&mut rng, height, width);
+            values = transform.apply(&values, height, width, channels);
+        }
+        self.preprocessing.normalize(&mut values);
+        values
+    }
+
+    /// Input of several images, one after the other, made on all cores.
+    pub fn batch(&self, samples: &[&Sample], view: View) -> Vec<f32> {
+        let inputs: Vec<Vec<f32>> = samples.par_iter().map(|sample| self.input(sample, view)).collect();
+        inputs.concat()
+    }
+}

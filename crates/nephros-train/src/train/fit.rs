@@ -1,0 +1,268 @@
+//! The training loop: epochs, validation, early stopping, checkpoints.
+
+use std::time::Instant;
+
+use burn::{
+    module::Module,
+    optim::{
+        AdamWConfig, GradientsParams, ModuleOptimizer, SgdConfig, decay::WeightDecayConfig,
+        momentum::MomentumConfig,
+    },
+    tensor::{Device, Tensor, TensorData, activation::log_softmax},
+};
+use nephros_core::weights::Weights;
+use rand::{SeedableRng as _, seq::SliceRandom as _};
+use rand_chacha::ChaCha8Rng;
+
+use super::{
+    TrainError,
+    checkpoint::{Checkpoint, State},
+    history::Epoch,
+    inputs::Inputs,
+    network::{Classifier, Layout, Trained},
+};
+use crate::{
+    config::{LearningRateSchedule, Optimizer, Params},
+    evaluate::metrics::Predictions,
+    progress::{Progress, Task, Unit, check},
+};
+
+/// What is fitted, on what, and where its checkpoints go.
+pub struct Fit<'a> {
+    /// `params.yaml`.
+    pub params: &'a Params,
+    /// Network.
+    pub layout: Layout,
+    /// Part that learns.
+    pub trained: Trained,
+    /// Where to start.
+    pub initial: &'a Weights,
+    /// Weight of each class in the loss.
+    pub class_weights: Vec<f32>,
+    /// Training images or features.
+    pub train: Inputs<'a>,
+    /// Validation images or features, never augmented.
+    pub validation: Inputs<'a>,
+    /// Where to keep a checkpoint each epoch; `None` keeps none.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// A fitted model.
+#[derive(Debug)]
+pub struct Fitted {
+    /// Weights of the epoch that was kept.
+    pub weights: Weights,
+    /// All epochs.
+    pub history: Vec<Epoch>,
+    /// Epoch that was kept, from 1.
+    pub best_epoch: usize,
+    /// Epoch that a checkpoint let the training go on after, 0 for none.
+    pub resumed_after: usize,
+}
+
+/// Everything that changes from epoch to epoch.
+struct Session {
+    model: Classifier,
+    optimizer: ModuleOptimizer,
+    state: State,
+    best: Weights,
+}
+
+impl Fit<'_> {
+    /// Trains on `device`. The order of the images, their views and the start depend on `SEED`
+    /// alone, so a training that is resumed ends as one that never stopped.
+    ///
+    /// # Errors
+    /// See [`TrainError`].
+    pub fn run(&self, device: &Device, progress: &dyn Progress) -> Result<Fitted, TrainError> {
+        let device = device.clone().autodiff();
+        let mut session = self.start(&device)?;
+        let resumed_after = session.state.history.len();
+        let epochs = self.params.epochs;
+        let task = progress.task("training", Some(epochs as u64), Unit::Items);
+        task.advance(resumed_after as u64);
+        for number in resumed_after + 1..=epochs {
+            if self.has_stopped(&session.state) {
+                break;
+            }
+            let epoch = self.epoch(&mut session, number, &device, progress)?;
+            tracing::info!(
+                "epoch {number}/{epochs}: train loss {:.4}, accuracy {:.3}; validation loss {:.4}, accuracy \
+                 {:.3}, AUROC {}",
+                epoch.train_loss,
+                epoch.train_accuracy,
+                epoch.validation_loss,
+                epoch.validation_accuracy,
+                epoch.validation_auroc.map_or("undefined".into(), |auroc| format!("{auroc:.3}")),
+            );
+            self.report(&*task, &epoch);
+            if let Some(checkpoint) = &self.checkpoint {
+                checkpoint.save(&session.model, &session.optimizer, &session.state, &session.best)?;
+            }
+        }
+        let State { history, best_epoch } = session.state;
+        Ok(Fitted { weights: session.best, history, best_epoch, resumed_after })
+    }
+
+    fn report(&self, task: &dyn Task, epoch: &Epoch) {
+        task.advance(1);
+        task.message(&format!("loss {:.4}, validation {:.4}", epoch.train_loss, epoch.validation_loss));
+    }
+
+    fn start(&self, device: &Device) -> Result<Session, TrainError> {
+        let model = Classifier::new(self.layout, self.trained, self.initial, device)?;
+        let fresh = Session {
+            model,
+            optimizer: self.optimizer(),
+            state: State::default(),
+            best: self.initial.clone(),
+        };
+        let Some(checkpoint) = &self.checkpoint else { return Ok(fresh) };
+        let Some(saved) = checkpoint.load()? else { return Ok(fresh) };
+        Ok(Session {
+            model: fresh.model.try_load_record(saved.model).map_err(TrainError::record)?,
+            optimizer: fresh.optimizer.load_record(saved.optimizer),
+            state: saved.state,
+            best: saved.best,
+        })
+    }
+
+    /// Whether the best epoch lies `EARLY_STOPPING_PATIENCE` or more epochs back.
+    fn has_stopped(&self, state: &State) -> bool {
+        let patience = self.params.early_stopping_patience;
+        patience > 0 && state.history.len() >= state.best_epoch + patience
+    }
+
+    fn optimizer(&self) -> ModuleOptimizer {
+        let Params { momentum, weight_decay, .. } = *self.params;
+        match self.params.optimizer {
+            Optimizer::Sgd => {
+                let mut config = SgdConfig::new();
+                if momentum > 0.0 {
+                    let momentum = MomentumConfig::new().with_momentum(momentum).with_dampening(0.0);
+                    config = config.with_momentum(Some(momentum));
+                }
+                if weight_decay > 0.0 {
+                    config = config.with_weight_decay(Some(WeightDecayConfig::new(weight_decay as f32)));
+                }
+                config.init()
+            }
+            Optimizer::Adam => AdamWConfig::new().with_weight_decay(weight_decay as f32).init(),
+        }
+    }
+
+    /// Rate of a step; the cosine runs over all steps of all epochs.
+    fn learning_rate(&self, step: usize, steps: usize) -> f64 {
+        let rate = self.params.learning_rate;
+        match self.params.learning_rate_schedule {
+            LearningRateSchedule::Constant => rate,
+            LearningRateSchedule::Cosine => {
+                rate * 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / steps as f64).cos())
+            }
+        }
+    }
+
+    fn epoch(
+        &self,
+        session: &mut Session,
+        number: usize,
+        device: &Device,
+        progress: &dyn Progress,
+    ) -> Result<Epoch, TrainError> {
+        let start = Instant::now();
+        let mut order: Vec<usize> = (0..self.train.len()).collect();
+        let mut rng = ChaCha8Rng::seed_from_u64(self.params.seed);
+        rng.set_stream(number as u64);
+        order.shuffle(&mut rng);
+        let batches = order.len().div_ceil(self.params.batch_size);
+        let steps = batches * self.params.epochs;
+        let first_step = (number - 1) * batches;
+        let mut seen = Predictions::default();
+        let mut loss_sum = 0.0;
+        for (position, batch) in order.chunks(self.params.batch_size).enumerate() {
+            check(progress)?;
+            let rate = self.learning_rate(first_step + position, steps);
+            loss_sum += self.step(session, batch, number, rate, device, &mut seen) * batch.len() as f64;
+        }
+        let classes = self.layout.classes;
+        let train = seen.metrics(classes);
+        if !loss_sum.is_finite() {
+            return Err(TrainError::Diverged { epoch: number, learning_rate: self.params.learning_rate });
+        }
+        let weights = session.model.to_weights(self.layout, self.trained, self.initial);
+        let validation = self.validation.predict(self.layout, &weights)?.metrics(classes);
+        let epoch = Epoch {
+            epoch: number,
+            learning_rate: self.learning_rate(first_step, steps),
+            train_loss: loss_sum / order.len() as f64,
+            train_accuracy: train.accuracy,
+            train_auroc: train.auroc,
+            validation_loss: validation.loss,
+            validation_accuracy: validation.accuracy,
+            validation_auroc: validation.auroc,
+            seconds: start.elapsed().as_secs_f64(),
+        };
+        self.keep(session, epoch, weights);
+        Ok(epoch)
+    }
+
+    /// With early stopping the epoch of the lowest validation loss is kept, without it the last.
+    fn keep(&self, session: &mut Session, epoch: Epoch, weights: Weights) {
+        let state = &mut session.state;
+        let best = state.history.get(state.best_epoch.wrapping_sub(1)).map(|best| best.validation_loss);
+        let better = best.is_none_or(|best| epoch.validation_loss < best);
+        if better || self.params.early_stopping_patience == 0 {
+            state.best_epoch = epoch.epoch;
+            session.best = weights;
+        }
+        state.history.push(epoch);
+    }
+
+    /// One step of the optimizer; returns the mean loss of the batch.
+    fn step(
+        &self,
+        session: &mut Session,
+        batch: &[usize],
+        epoch: usize,
+        rate: f64,
+        device: &Device,
+        seen: &mut Predictions,
+    ) -> f64 {
+        let values = self.train.batch(batch, Some(epoch as u64));
+        let labels: Vec<usize> = batch.iter().map(|&position| self.train.label(position)).collect();
+        let logits = match self.trained {
+            Trained::Head => {
+                let shape = [batch.len(), values.len() / batch.len()];
+                session.model.forward_head(Tensor::from_data(TensorData::new(values, shape), device))
+            }
+            Trained::Layers { .. } => {
+                let [height, width, channels] = self.layout.image_size;
+                let data = TensorData::new(values, [batch.len(), height, width, channels]);
+                session.model.forward(self.layout.architecture, Tensor::from_data(data, device))
+            }
+        };
+        let log_probabilities = log_softmax(logits, 1); // [batch, classes]
+        let rows: Vec<f32> = log_probabilities.clone().into_data().iter::<f32>().collect();
+        for (row, &label) in rows.chunks_exact(self.layout.classes).zip(&labels) {
+            seen.push(label, row.iter().map(|log| log.exp()).collect());
+        }
+        let targets = Tensor::from_data(self.targets(&labels), device);
+        let loss = (log_probabilities * targets).sum().neg() / batch.len() as f32;
+        let value = f64::from(loss.clone().into_scalar::<f32>());
+        let gradients = GradientsParams::from_grads(loss.backward(), &session.model);
+        session.model = session.optimizer.step(rate, session.model.clone(), gradients);
+        value
+    }
+
+    /// Target distribution of each image times the weight of its class, `[batch, classes]`.
+    fn targets(&self, labels: &[usize]) -> TensorData {
+        let classes = self.layout.classes;
+        let smoothing = self.params.label_smoothing as f32;
+        let mut targets = vec![0.0; labels.len() * classes];
+        for (row, &label) in targets.chunks_exact_mut(classes).zip(labels) {
+            row.fill(self.class_weights[label] * smoothing / classes as f32);
+            row[label] += self.class_weights[label] * (1.0 - smoothing);
+        }
+        TensorData::new(targets, [labels.len(), classes])
+    }
+}

@@ -1,0 +1,116 @@
+//! What a model is fitted on: images that are augmented anew each epoch, or cached features.
+
+use nephros_core::{
+    preprocessing::Preprocessing,
+    weights::Weights,
+};
+use nephros_core::predictor::Predictor;
+
+use super::{
+    TrainError,
+    data::{Pipeline, Sample, View},
+    features::{FeatureStore, Key},
+    network::Layout,
+};
+use crate::evaluate::metrics::Predictions;
+
+/// Labelled inputs of the part of the network that is trained.
+#[derive(Debug)]
+pub enum Inputs<'a> {
+    /// Resized images; network input is made on demand.
+    Images {
+        /// The images.
+        samples: Vec<&'a Sample>,
+        /// From image to network input.
+        pipeline: &'a Pipeline,
+    },
+    /// Frozen features, one or more views of each image.
+    Features {
+        /// Where they are.
+        store: &'a FeatureStore,
+        /// Views of each image, in turn over the epochs; the first is the plain one.
+        keys: Vec<Vec<Key>>,
+        /// Label of each image.
+        labels: Vec<usize>,
+        /// As the features were made.
+        preprocessing: Preprocessing,
+    },
+}
+
+/// Images scored at a time, so that network input of a large set is never in memory at once.
+const GROUP: usize = 32;
+
+impl Inputs<'_> {
+    /// Images.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Images { samples, .. } => samples.len(),
+            Self::Features { labels, .. } => labels.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Label of an image.
+    pub fn label(&self, position: usize) -> usize {
+        match self {
+            Self::Images { samples, .. } => samples[position].label,
+            Self::Features { labels, .. } => labels[position],
+        }
+    }
+
+    /// Values of some images one after the other, as seen in an epoch or (`None`) as they are.
+    pub fn batch(&self, positions: &[usize], epoch: Option<u64>) -> Vec<f32> {
+        match self {
+            Self::Images { samples, pipeline } => {
+                let samples: Vec<&Sample> = positions.iter().map(|&position| samples[position]).collect();
+                pipeline.batch(&samples, epoch.map_or(View::Plain, View::Augmented))
+            }
+            Self::Features { store, keys, .. } => {
+                let mut values = Vec::new();
+                for &position in positions {
+                    let views = &keys[position];
+                    let view = epoch.map_or(0, |epoch| epoch as usize % views.len());
+                    values.extend_from_slice(store.get(&views[view]).unwrap_or_default());
+                }
+                values
+            }
+        }
+    }
+
+    /// What a model with these weights says, by the engine that serves.
+    ///
+    /// # Errors
+    /// The weights do not fit or give no finite answer.
+    pub fn predict(&self, layout: Layout, weights: &Weights) -> Result<Predictions, TrainError> {
+        let preprocessing = match self {
+            Self::Images { pipeline, .. } => pipeline.preprocessing.clone(),
+            Self::Features { preprocessing, .. } => preprocessing.clone(),
+        };
+        let labels = (0..layout.classes).map(|class| class.to_string()).collect();
+        let predictor = Predictor::from_parts(
+            layout.architecture,
+            layout.hidden_units,
+            labels,
+            preprocessing,
+            weights,
+            String::new(),
+        )?;
+        let mut predictions = Predictions::default();
+        let positions: Vec<usize> = (0..self.len()).collect();
+        for group in positions.chunks(GROUP) {
+            let values = self.batch(group, None);
+            let answers = match self {
+                Self::Images { .. } => predictor.predict_input(&values, group.len())?,
+                Self::Features { .. } => predictor.predict_features(&values, group.len())?,
+            };
+            for (&position, answer) in group.iter().zip(answers) {
+                predictions.push(self.label(position), answer.probabilities);
+            }
+        }
+        Ok(predictions)
+    }
+}
