@@ -533,7 +533,7 @@ impl Part {
 
 impl Checksum {
     /// `None` when the file is right, else the algorithm, the expected digits and the file's.
-    fn compare(&self, path: &Path) -> io::Result<Option<(&'static str, String, String)>> {
+    pub(super) fn compare(&self, path: &Path) -> io::Result<Option<(&'static str, String, String)>> {
         let (algorithm, expected, got) = match self {
             Self::Sha256(expected) | Self::Sha256Prefix(expected) => {
                 ("SHA-256", expected, digest::sha256_file(path)?)
@@ -565,12 +565,12 @@ pub fn md5_file(path: &Path) -> io::Result<String> {
     }
 }
 
-fn downloaded(path: &Path) -> Result<Downloaded, DownloadError> {
+pub(super) fn downloaded(path: &Path) -> Result<Downloaded, DownloadError> {
     let bytes = fs_err::metadata(path)?.len();
     Ok(Downloaded { path: path.into(), bytes, sha256: digest::sha256_file(path)? })
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
