@@ -2,9 +2,16 @@
 
 use std::{error::Error, path::PathBuf, process::ExitCode};
 
-use nephros_core::{hint::Hint, pixels::DecodeError, predictor::{ModelError, PredictError}};
+use nephros_core::{
+    hint::Hint,
+    pixels::DecodeError,
+    predictor::{ModelError, PredictError},
+};
 use nephros_server::ServeError;
-use nephros_train::{config::ConfigError, phantom::PhantomError, progress::Cancelled};
+use nephros_train::{
+    config::ConfigError, evaluate::EvaluateError, ingest::IngestError, manifest::ManifestError,
+    phantom::PhantomError, progress::Cancelled, split::SplitError, train::TrainError,
+};
 
 use crate::{
     cli::LogFormat,
@@ -114,7 +121,20 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
             $(if let Some(error) = error.downcast_ref::<$kind>() { return error.hint(); })*
         };
     }
-    first_hint!(CliError, ConfigError, DecodeError, ModelError, PhantomError, PredictError, ServeError);
+    first_hint!(
+        CliError,
+        ConfigError,
+        DecodeError,
+        EvaluateError,
+        IngestError,
+        ManifestError,
+        ModelError,
+        PhantomError,
+        PredictError,
+        ServeError,
+        SplitError,
+        TrainError,
+    );
     None
 }
 
@@ -173,9 +193,11 @@ fn status(error: &anyhow::Error) -> Status {
 /// Whether other arguments or another configuration are needed.
 fn is_usage(error: &(dyn Error + 'static)) -> bool {
     use PhantomError::{Classes, Nothing, Size, TooFewPatients};
-    let serve = |error: &ServeError| matches!(error, ServeError::Unprotected { .. } | ServeError::UnusableToken);
-    let phantom =
-        |error: &PhantomError| matches!(error, Classes { .. } | Nothing { .. } | Size { .. } | TooFewPatients { .. });
+    let serve =
+        |error: &ServeError| matches!(error, ServeError::Unprotected { .. } | ServeError::UnusableToken);
+    let phantom = |error: &PhantomError| {
+        matches!(error, Classes { .. } | Nothing { .. } | Size { .. } | TooFewPatients { .. })
+    };
     error.is::<ConfigError>()
         || error.downcast_ref().is_some_and(serve)
         || error.downcast_ref().is_some_and(phantom)

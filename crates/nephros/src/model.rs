@@ -29,7 +29,8 @@ pub fn find(named: Option<&Path>, global: &Global) -> anyhow::Result<PathBuf> {
         let path = path.to_owned();
         return if path.exists() { Ok(path) } else { Err(CliError::ModelMissing { path }.into()) };
     }
-    let candidates = [trained_bundle(global)?.join("bundle.json"), "model/bundle.json".into(), "model/model.h5".into()];
+    let candidates =
+        [trained_bundle(global)?.join("bundle.json"), "model/bundle.json".into(), "model/model.h5".into()];
     for candidate in &candidates {
         if candidate.is_file() {
             let is_bundle = candidate.ends_with("bundle.json");

@@ -66,7 +66,9 @@ impl Bar {
 fn style(total_known: bool, unit: Unit) -> ProgressStyle {
     let template = match (total_known, unit) {
         (true, Unit::Items) => "{prefix:<24} {bar:30} {pos}/{len} {eta:>4} {wide_msg}",
-        (true, Unit::Bytes) => "{prefix:<24} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta:>4} {wide_msg}",
+        (true, Unit::Bytes) => {
+            "{prefix:<24} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta:>4} {wide_msg}"
+        }
         (false, Unit::Items) => "{prefix:<24} {spinner} {pos} {elapsed:>4} {wide_msg}",
         (false, Unit::Bytes) => "{prefix:<24} {spinner} {bytes} {bytes_per_sec} {wide_msg}",
     };

@@ -8,15 +8,15 @@ use std::{
 
 use anyhow::Context as _;
 use nephros_core::{pixels::RgbImage, predictor::Predictor};
-use nephros_server::{BoxError, Classifier, ServeError, ServeOptions, Server, Service, TrainFailure, Trainer};
+use nephros_server::{
+    BoxError, Classifier, ServeError, ServeOptions, Server, Service, TrainFailure, Trainer,
+};
 use nephros_train::{progress::Progress, stages::Project};
 
 use crate::{
     cli::{Global, LogFormat, ModelArgs, ServeArgs},
     errors::{self, CliError, Status},
-    interrupt,
-    model,
-    output,
+    interrupt, model, output,
     progress::Display,
     stages::{self, Stage},
 };
@@ -40,8 +40,10 @@ pub fn run(args: &ServeArgs, global: &Global) -> anyhow::Result<Status> {
 
 /// Listens, says where, and serves until Ctrl-C or SIGTERM, which end it in good order.
 pub fn serve(options: ServeOptions, global: &Global) -> anyhow::Result<Status> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the server's threads")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the server's threads")?;
     let served = runtime.block_on(async {
         let server = Server::bind(options).await?;
         let listening = format!("listening on http://{}", server.address());
@@ -107,7 +109,8 @@ impl Classifier for Served {
 fn trainer(global: &Global) -> Trainer {
     let global = global.clone();
     Arc::new(move || {
-        let project = stages::load(&global).map_err(|error| failure("the configuration cannot be used", error))?;
+        let project =
+            stages::load(&global).map_err(|error| failure("the configuration cannot be used", error))?;
         retrain(&project, &Display::new(&global))
     })
 }
@@ -119,7 +122,7 @@ pub fn retrain(project: &Project, progress: &dyn Progress) -> Result<Arc<dyn Cla
             .run(project, progress)
             .map_err(|error| failure(&format!("the stage `{}` failed", stage.name()), error))?;
     }
-    let predictor = Predictor::load(&stages::bundle(project), None)
+    let predictor = Predictor::load(&project.bundle_dir(), None)
         .map_err(|error| failure("the new model cannot be loaded", error.into()))?;
     Ok(Arc::new(Served(predictor)))
 }

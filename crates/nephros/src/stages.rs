@@ -1,15 +1,10 @@
 //! `ingest`, `prepare`, `train`, `evaluate` and `run`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use nephros_train::{
-    config::{Config, Params},
-    progress::Progress,
-    stages::Project,
-};
+use nephros_train::{evaluate::evaluate, ingest::ingest, progress::Progress, stages::Project, train::train};
 
-pub use crate::pending::Scores;
-use crate::{cli::Global, demo::TestImage, errors::Status, output, progress::Display};
+use crate::{cli::Global, errors::Status, output, pending::prepare, progress::Display};
 
 /// A stage of the pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,29 +37,14 @@ impl Stage {
     pub fn run(self, project: &Project, progress: &dyn Progress) -> anyhow::Result<String> {
         tracing::info!("stage {} started", self.name());
         let summary = match self {
-            Self::Ingest => crate::pending::stage(project, progress)?.to_string(),
-            Self::Prepare => crate::pending::stage(project, progress)?.to_string(),
-            Self::Train => crate::pending::stage(project, progress)?.to_string(),
+            Self::Ingest => ingest(project, progress)?.to_string(),
+            Self::Prepare => prepare(project, progress)?.to_string(),
+            Self::Train => train(project, progress)?.to_string(),
             Self::Evaluate => evaluate(project, progress)?.to_string(),
         };
         tracing::info!("stage {} completed", self.name());
         Ok(summary)
     }
-}
-
-/// Scores the trained model of a project on its test images.
-pub fn evaluate(project: &Project, progress: &dyn Progress) -> anyhow::Result<Scores> {
-    Ok(crate::pending::evaluate(project, progress)?)
-}
-
-/// The bundle that training leaves.
-pub fn bundle(project: &Project) -> PathBuf {
-    project.root.join(&project.config.training.root_dir).join("bundle")
-}
-
-/// The images that training never saw.
-pub fn test_images(_project: &Project) -> anyhow::Result<Vec<TestImage>> {
-    Err(crate::pending::Pending.into())
 }
 
 /// Loads the project of the current folder.
@@ -74,8 +54,7 @@ pub fn load(global: &Global) -> anyhow::Result<Project> {
 
 /// Loads a project from its two files.
 pub fn load_in(root: &Path, config: &Path, params: &Path) -> anyhow::Result<Project> {
-    let project =
-        Project { root: root.to_owned(), config: Config::load(config)?, params: Params::load(params)? };
+    let project = Project::load(root, config, params)?;
     tracing::info!("Configuration loaded successfully");
     Ok(project)
 }

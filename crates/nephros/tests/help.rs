@@ -5,7 +5,17 @@ mod common;
 use common::Folder;
 
 const COMMANDS: [&str; 11] = [
-    "init", "ingest", "prepare", "train", "evaluate", "run", "predict", "serve", "phantom", "demo", "completions",
+    "init",
+    "ingest",
+    "prepare",
+    "train",
+    "evaluate",
+    "run",
+    "predict",
+    "serve",
+    "phantom",
+    "demo",
+    "completions",
 ];
 
 #[test]

@@ -27,8 +27,11 @@ fn weights(labels: usize) -> Weights {
     let shapes = Architecture::Compact.expected_shapes(labels, 0, IMAGE_SIZE);
     let arrays = shapes.into_iter().map(|(key, shape)| {
         let length = shape.iter().product();
-        let values =
-            if key.ends_with("running_var") { vec![1.0; length] } else { (0..length).map(|_| next()).collect() };
+        let values = if key.ends_with("running_var") {
+            vec![1.0; length]
+        } else {
+            (0..length).map(|_| next()).collect()
+        };
         (key, Tensor { shape, values })
     });
     Weights(arrays.collect())
@@ -97,7 +100,14 @@ fn json_has_the_keys_of_the_contract_in_the_order_of_the_input() {
     let paths: Vec<&str> = lines.iter().map(|line| line["path"].as_str().unwrap()).collect();
     assert_eq!(
         paths,
-        ["missing.jpg", "scans/a.bmp", "scans/b corrupt.png", "scans/deep/c.BMP", "scans/notes.txt", "scans/a.bmp"]
+        [
+            "missing.jpg",
+            "scans/a.bmp",
+            "scans/b corrupt.png",
+            "scans/deep/c.BMP",
+            "scans/notes.txt",
+            "scans/a.bmp"
+        ]
     );
     for good in [1, 3, 5] {
         let line = &lines[good];
@@ -157,7 +167,8 @@ fn thousands_of_files_keep_their_order_and_a_closed_pipe_ends_quietly() {
     }
     let run = folder.run(&["predict", "--json", "many"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    let paths: Vec<String> = json_lines(&run).iter().map(|line| line["path"].as_str().unwrap().into()).collect();
+    let paths: Vec<String> =
+        json_lines(&run).iter().map(|line| line["path"].as_str().unwrap().into()).collect();
     assert_eq!(paths, (0..1000).map(|number| format!("many/{number:04}.bmp")).collect::<Vec<_>>());
 
     let mut child = folder.start(&["-q", "predict", "many"]);

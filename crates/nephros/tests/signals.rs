@@ -52,7 +52,9 @@ fn a_server_says_where_it_is_answers_and_ends_in_good_order() {
         assert!(seen.contains("WARNING: serve]: no model yet"), "{seen}");
         let address = seen.split("listening on http://").nth(1).unwrap().lines().next().unwrap();
         let mut connection = TcpStream::connect(address).unwrap();
-        connection.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        connection
+            .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .unwrap();
         let mut answer = String::new();
         connection.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
@@ -69,7 +71,11 @@ fn a_server_refuses_what_cannot_be_served() {
     for command in ["serve", "demo"] {
         let run = folder.run(&[command, "--port", &port]);
         assert_eq!(run.code, 1, "{command}");
-        assert!(run.stderr.contains(&format!("error: cannot listen on `127.0.0.1:{port}`")), "{}", run.stderr);
+        assert!(
+            run.stderr.contains(&format!("error: cannot listen on `127.0.0.1:{port}`")),
+            "{}",
+            run.stderr
+        );
         assert!(run.stderr.contains("hint: another program listens there"), "{}", run.stderr);
     }
     let open = folder.run(&["serve", "--host", "0.0.0.0", "--port", "0"]);

@@ -81,7 +81,8 @@ fn row(arg: &Arg) -> String {
     forms.extend(arg.get_long().map(|long| format!("--{long}")));
     let mut form = forms.join(", ");
     if arg.get_action().takes_values() {
-        let names: Vec<&str> = arg.get_value_names().into_iter().flatten().map(clap::builder::Str::as_str).collect();
+        let names: Vec<&str> =
+            arg.get_value_names().into_iter().flatten().map(clap::builder::Str::as_str).collect();
         form = format!("{form} <{}>", names.join("> <")).trim_start().replace('|', "\\|");
     }
     let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default();
@@ -105,7 +106,8 @@ fn after_help(text: &mut String, after: &str) {
     for paragraph in after.split("\n\n") {
         match paragraph.split_once(":\n") {
             Some((title, block)) => {
-                let block: Vec<&str> = block.lines().map(|line| line.strip_prefix("  ").unwrap_or(line)).collect();
+                let block: Vec<&str> =
+                    block.lines().map(|line| line.strip_prefix("  ").unwrap_or(line)).collect();
                 write!(text, "\n{title}:\n\n```text\n{}\n```\n", block.join("\n")).unwrap();
             }
             None => write!(text, "\n{paragraph}\n").unwrap(),

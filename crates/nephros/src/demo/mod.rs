@@ -13,12 +13,13 @@ use nephros_core::predictor::Predictor;
 use nephros_server::{ServeError, ServeOptions, Service};
 use nephros_train::{
     config::{CONFIG_TEMPLATE, PARAMS_DEMO_TEMPLATE},
+    evaluate::{Scores, evaluate},
     phantom::{Cohort, ImageFormat, write_cohort},
     progress::Progress,
-    stages::Project,
+    split::{Split, Subset},
+    stages::{Dataset, Project},
 };
 
-pub use self::samples::TestImage;
 use self::table::Row;
 use crate::{
     cli::{DemoArgs, Global},
@@ -26,7 +27,7 @@ use crate::{
     init, output, phantom,
     progress::Display,
     serve::{self, Served},
-    stages::{self, Scores, Stage},
+    stages::{self, Stage},
 };
 
 /// Folder of the drawn cohort, below the demo project.
@@ -49,7 +50,8 @@ pub fn run(args: &DemoArgs, global: &Global) -> anyhow::Result<Status> {
     init::write(&args.dir, &init::files(&config(), PARAMS_DEMO_TEMPLATE))?;
     let drawn = write_cohort(&cohort(), &args.dir.join(COHORT), &progress)?;
     output::line(&phantom::describe(&drawn))?;
-    let project = stages::load_in(&args.dir, &args.dir.join("config/config.yaml"), &args.dir.join("params.yaml"))?;
+    let project =
+        stages::load_in(&args.dir, &args.dir.join("config/config.yaml"), &args.dir.join("params.yaml"))?;
     run_stages(&project, &progress)?;
     output::line(&format!("done in {:.0} s", begun.elapsed().as_secs_f64()))?;
     if args.no_serve {
@@ -72,14 +74,15 @@ fn run_stages(project: &Project, progress: &dyn Progress) -> anyhow::Result<()> 
     for stage in [Stage::Ingest, Stage::Prepare, Stage::Train] {
         output::line(stage.run(project, progress)?.trim_end())?;
     }
-    let scores = stages::evaluate(project, progress)?;
-    output::line(&format!("\nscores on {} images of {} patients that training never saw", scores.n, scores.n_patients))?;
+    let scores = evaluate(project, progress)?;
+    let patients = scores.n_patients.unwrap_or_default();
+    output::line(&format!("\n{} images of {patients} patients that training never saw", scores.n))?;
     output::line(&table::render(&rows(&scores)))
 }
 
 fn rows(scores: &Scores) -> [Row; 5] {
     let row = |name, value, interval| Row { name, value, interval };
-    let (metrics, intervals) = (&scores.metrics, &scores.intervals);
+    let (metrics, intervals) = (&scores.metrics, &scores.interval_95);
     [
         row("accuracy", Some(metrics.accuracy), Some(intervals.accuracy)),
         row("sensitivity", Some(metrics.sensitivity), Some(intervals.sensitivity)),
@@ -90,8 +93,10 @@ fn rows(scores: &Scores) -> [Row; 5] {
 }
 
 fn serve_project(project: Project, address: SocketAddr, global: &Global) -> anyhow::Result<Status> {
-    let samples = samples::choose(&stages::test_images(&project)?)?;
-    let predictor = Predictor::load(&stages::bundle(&project), None)?;
+    let dataset = Dataset::load(&project)?;
+    let split = Split::read(&project.split_file())?;
+    let samples = samples::choose(&dataset.root, &dataset.subset(&split, Subset::Test))?;
+    let predictor = Predictor::load(&project.bundle_dir(), None)?;
     let progress = Display::new(global);
     let service = Service {
         model: Some(Arc::new(Served(predictor))),

@@ -1,54 +1,46 @@
 //! Images to click: of patients that training never saw.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::Path};
 
 use nephros_server::Sample;
+use nephros_train::manifest::Record;
 
 /// Patients of each class whose images are offered.
 const PATIENTS_A_CLASS: usize = 3;
 
-/// A test image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TestImage {
-    /// Where it lies.
-    pub path: PathBuf,
-    /// Its true class.
-    pub class: String,
-    /// Whose it is.
-    pub patient: String,
-}
-
-/// The middle slice of the first patients of each class, classes in turn.
+/// The middle slice of the first patients of each class, classes in turn; `records` are the test
+/// images and `root` is the folder that their paths start from.
 ///
 /// # Errors
 /// An image cannot be read.
-pub fn choose(images: &[TestImage]) -> anyhow::Result<Vec<Sample>> {
-    middle_slices(images).into_iter().map(sample).collect()
+pub fn choose(root: &Path, records: &[(&Record, usize)]) -> anyhow::Result<Vec<Sample>> {
+    middle_slices(records).into_iter().map(|record| sample(root, record)).collect()
 }
 
-fn middle_slices(images: &[TestImage]) -> Vec<&TestImage> {
-    let mut classes: BTreeMap<&str, BTreeMap<&str, Vec<&TestImage>>> = BTreeMap::new();
-    for image in images {
-        classes.entry(&image.class).or_default().entry(&image.patient).or_default().push(image);
+fn middle_slices<'a>(records: &[(&'a Record, usize)]) -> Vec<&'a Record> {
+    let mut classes: BTreeMap<usize, BTreeMap<&str, Vec<&Record>>> = BTreeMap::new();
+    for &(record, label) in records {
+        classes.entry(label).or_default().entry(&record.patient).or_default().push(record);
     }
-    let mut chosen: Vec<(usize, &TestImage)> = Vec::new();
+    let mut chosen: Vec<(usize, &Record)> = Vec::new();
     for patients in classes.values() {
         let middles = patients.values().map(|slices| slices[slices.len() / 2]);
         chosen.extend(middles.take(PATIENTS_A_CLASS).enumerate());
     }
     chosen.sort_by_key(|(turn, _)| *turn);
-    chosen.into_iter().map(|(_, image)| image).collect()
+    chosen.into_iter().map(|(_, record)| record).collect()
 }
 
-fn sample(image: &TestImage) -> anyhow::Result<Sample> {
-    let content_type = match image.path.extension().and_then(|extension| extension.to_str()) {
+fn sample(root: &Path, record: &Record) -> anyhow::Result<Sample> {
+    let path = root.join(&record.path);
+    let content_type = match path.extension().and_then(|extension| extension.to_str()) {
         Some("png") => "image/png",
         _ => "image/jpeg",
     };
     Ok(Sample {
-        name: image.patient.clone(),
-        label: Some(image.class.clone()),
-        bytes: fs_err::read(&image.path)?.into(),
+        name: record.patient.clone(),
+        label: Some(record.class.clone()),
+        bytes: fs_err::read(&path)?.into(),
         content_type: content_type.to_owned(),
     })
 }
@@ -59,17 +51,23 @@ mod tests {
 
     #[test]
     fn classes_take_turns_and_the_middle_slice_is_shown() {
-        let mut images = Vec::new();
-        for (class, patients) in [("Normal", ["p1", "p2"]), ("Tumor", ["p3", "p4"])] {
+        let record = |patient: &str, slice: usize, class: &str| Record {
+            path: format!("{patient}-{slice}.png"),
+            class: class.into(),
+            sha256: String::new(),
+            bytes: 0,
+            width: 0,
+            height: 0,
+            patient: patient.into(),
+        };
+        let mut records = Vec::new();
+        for (label, class, patients) in [(0, "Normal", ["p1", "p2"]), (1, "Tumor", ["p3", "p4"])] {
             for patient in patients {
-                images.extend((0..3).map(|slice| TestImage {
-                    path: format!("{patient}-{slice}.png").into(),
-                    class: class.into(),
-                    patient: patient.into(),
-                }));
+                records.extend((0..3).map(|slice| (record(patient, slice, class), label)));
             }
         }
-        let chosen: Vec<&str> = middle_slices(&images).iter().filter_map(|image| image.path.to_str()).collect();
+        let records: Vec<(&Record, usize)> = records.iter().map(|(record, label)| (record, *label)).collect();
+        let chosen: Vec<&str> = middle_slices(&records).iter().map(|record| record.path.as_str()).collect();
         assert_eq!(chosen, ["p1-1.png", "p3-1.png", "p2-1.png", "p4-1.png"]);
     }
 }

@@ -17,8 +17,7 @@ pub fn render(rows: &[Row]) -> String {
     let mut text = format!("{:<widest$}  {:>6}  95 % interval", "", "value");
     for row in rows {
         let value = row.value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
-        let interval =
-            row.interval.map(|[low, high]| format!("  {low:.3} to {high:.3}")).unwrap_or_default();
+        let interval = row.interval.map(|[low, high]| format!("  {low:.3} to {high:.3}")).unwrap_or_default();
         text += &format!("\n{:<widest$}  {value:>6}{interval}", row.name);
     }
     text

@@ -15,7 +15,8 @@ use crate::{
 };
 
 const README: &str = include_str!("README.md");
-const GITIGNORE: &str = "# Made by the stages, and made again from the configuration.\n/artifacts/\n/logs/\n/model/\n";
+const GITIGNORE: &str =
+    "# Made by the stages, and made again from the configuration.\n/artifacts/\n/logs/\n/model/\n";
 
 /// A file of the scaffold: its path below the project and its content.
 pub type File<'a> = (&'a str, &'a str);
@@ -42,14 +43,21 @@ pub fn run(args: &InitArgs) -> anyhow::Result<Status> {
     output::note(&match (scaffold.created.is_empty(), scaffold.kept.is_empty()) {
         (true, _) => format!("`{dir}` is a complete project already; nothing was changed"),
         (false, false) => format!("`{dir}` was there; only what was missing is added"),
-        (false, true) => format!("`{dir}` is ready; next: edit config/config.yaml and run `nephros run` in it"),
+        (false, true) => {
+            format!("`{dir}` is ready; next: edit config/config.yaml and run `nephros run` in it")
+        }
     });
     Ok(Status::Done)
 }
 
 /// The scaffold with the given configuration and parameters.
 pub fn files<'a>(config: &'a str, params: &'a str) -> [File<'a>; 4] {
-    [("config/config.yaml", config), ("params.yaml", params), (".gitignore", GITIGNORE), ("README.md", README)]
+    [
+        ("config/config.yaml", config),
+        ("params.yaml", params),
+        (".gitignore", GITIGNORE),
+        ("README.md", README),
+    ]
 }
 
 /// Writes the files that are not there yet; never overwrites one.
@@ -64,7 +72,8 @@ pub fn write<'a>(dir: &Path, files: &[File<'a>]) -> anyhow::Result<Scaffold<'a>>
             scaffold.kept.push(name);
             continue;
         }
-        write_atomic(&path, content.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+        write_atomic(&path, content.as_bytes())
+            .with_context(|| format!("cannot write `{}`", path.display()))?;
         scaffold.created.push(name);
     }
     Ok(scaffold)

@@ -38,13 +38,15 @@ const CRATES: [&str; 5] = ["nephros", "nephros_conv", "nephros_core", "nephros_t
 pub fn start(global: &Global, project: Option<&Path>) -> anyhow::Result<()> {
     let format = global.log_format;
     let level = console_level(global);
-    let console = tracing_subscriber::fmt::layer().event_format(Line(format)).with_writer(Console).with_filter(
-        match format {
+    let console = tracing_subscriber::fmt::layer()
+        .event_format(Line(format))
+        .with_writer(Console)
+        .with_filter(match format {
             LogFormat::Text => targets(level).with_target(FAILURE, LevelFilter::OFF),
             LogFormat::Json => targets(level),
-        },
-    );
-    let opened = project.map(|folder| RotatingFile::open(&folder.join(LOG_FILE), MAX_BYTES, KEPT)).transpose();
+        });
+    let opened =
+        project.map(|folder| RotatingFile::open(&folder.join(LOG_FILE), MAX_BYTES, KEPT)).transpose();
     let (file, failure) = opened.map_or_else(|error| (None, Some(error)), |file| (file, None));
     let file = file.map(|file| {
         tracing_subscriber::fmt::layer()

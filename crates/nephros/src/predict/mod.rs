@@ -17,8 +17,7 @@ use self::{
 use crate::{
     cli::{Global, PredictArgs},
     errors::Status,
-    interrupt,
-    model,
+    interrupt, model,
     progress::Display,
 };
 

@@ -68,7 +68,12 @@ impl<'a> Report<'a> {
         }
     }
 
-    fn add_prediction(&mut self, path: &str, prediction: &Prediction, milliseconds: f64) -> anyhow::Result<()> {
+    fn add_prediction(
+        &mut self,
+        path: &str,
+        prediction: &Prediction,
+        milliseconds: f64,
+    ) -> anyhow::Result<()> {
         let labels = self.predictor.labels();
         let probabilities = &prediction.probabilities;
         let top = prediction.top();
@@ -93,7 +98,11 @@ impl<'a> Report<'a> {
     fn add_failure(&self, path: &str, failure: &Failure) -> anyhow::Result<()> {
         let Failure { error, hint } = failure;
         if self.json {
-            return output::line(&serde_json::to_string(&FailureLine { path, error, hint: hint.as_deref() })?);
+            return output::line(&serde_json::to_string(&FailureLine {
+                path,
+                error,
+                hint: hint.as_deref(),
+            })?);
         }
         output::note(&format!("error: `{path}`: {error}"));
         if let Some(hint) = hint {
