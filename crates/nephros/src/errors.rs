@@ -1,6 +1,6 @@
 //! What went wrong, why, what to do about it, and the exit status.
 
-use std::{error::Error, path::PathBuf, process::ExitCode};
+use std::{error::Error, io, path::PathBuf, process::ExitCode};
 
 use nephros_core::{
     hint::Hint,
@@ -88,6 +88,9 @@ pub enum CliError {
     NoSuchHost {
         /// As given.
         host: String,
+        /// What the system says.
+        #[source]
+        source: io::Error,
     },
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     env::{self, VarError},
+    io,
     net::{SocketAddr, ToSocketAddrs as _},
     sync::Arc,
 };
@@ -70,10 +71,10 @@ pub fn token() -> anyhow::Result<Option<String>> {
 
 /// First address that `host` stands for.
 pub fn resolve(host: &str, port: u16) -> anyhow::Result<SocketAddr> {
-    let no_such_host = || CliError::NoSuchHost { host: host.to_owned() };
+    let no_such_host = |source| CliError::NoSuchHost { host: host.to_owned(), source };
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let mut addresses = (bare, port).to_socket_addrs().with_context(no_such_host)?;
-    Ok(addresses.next().ok_or_else(no_such_host)?)
+    let mut addresses = (bare, port).to_socket_addrs().map_err(no_such_host)?;
+    Ok(addresses.next().ok_or_else(|| no_such_host(io::ErrorKind::NotFound.into()))?)
 }
 
 /// In a project a server may start without a model: a training brings one.

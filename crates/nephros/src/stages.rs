@@ -2,7 +2,13 @@
 
 use std::path::Path;
 
-use nephros_train::{evaluate::evaluate, ingest::ingest, progress::Progress, stages::Project, train::train};
+use nephros_train::{
+    evaluate::evaluate,
+    ingest::{IngestSummary, ingest},
+    progress::Progress,
+    stages::Project,
+    train::train,
+};
 
 use crate::{cli::Global, errors::Status, output, pending::prepare, progress::Display};
 
@@ -37,7 +43,7 @@ impl Stage {
     pub fn run(self, project: &Project, progress: &dyn Progress) -> anyhow::Result<String> {
         tracing::info!("stage {} started", self.name());
         let summary = match self {
-            Self::Ingest => ingest(project, progress)?.to_string(),
+            Self::Ingest => describe(&ingest(project, progress)?),
             Self::Prepare => prepare(project, progress)?.to_string(),
             Self::Train => train(project, progress)?.to_string(),
             Self::Evaluate => evaluate(project, progress)?.to_string(),
@@ -45,6 +51,28 @@ impl Stage {
         tracing::info!("stage {} completed", self.name());
         Ok(summary)
     }
+}
+
+/// A line of what there is, and one for each kind of file that was set aside or stands twice.
+fn describe(summary: &IngestSummary) -> String {
+    let classes: Vec<String> =
+        summary.classes.iter().map(|(class, images)| format!("{images} {class}")).collect();
+    let patients = match summary.patients {
+        0 => "patients unknown".to_owned(),
+        patients => format!("{patients} patients"),
+    };
+    let (images, root) = (summary.images, summary.root.display());
+    let mut text = format!("{images} images ({}), {patients}, in `{root}`", classes.join(", "));
+    for (count, what) in [
+        (summary.quarantined, "files are no usable images and were quarantined"),
+        (summary.duplicates, "images are exact copies of another of their class"),
+        (summary.conflicts, "images stand in several classes"),
+    ] {
+        if count > 0 {
+            text += &format!("\n{count} {what}");
+        }
+    }
+    text
 }
 
 /// Loads the project of the current folder.
