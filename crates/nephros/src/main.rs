@@ -1,2 +1,71 @@
-//! nephros
-fn main() {}
+//! The `nephros` binary: parses arguments, wires the libraries, renders errors.
+
+mod cli;
+mod demo;
+mod errors;
+mod init;
+mod interrupt;
+mod logging;
+mod model;
+mod output;
+mod pending;
+mod phantom;
+mod predict;
+mod progress;
+mod serve;
+mod stages;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::{
+    cli::{Cli, Command, CompletionsArgs},
+    errors::Status,
+    stages::Stage,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let status = run(&cli).unwrap_or_else(|error| errors::report(&error, cli.global.log_format));
+    status.into()
+}
+
+fn run(cli: &Cli) -> anyhow::Result<Status> {
+    logging::start(&cli.global, log_folder(cli).as_deref())?;
+    interrupt::listen()?;
+    let global = &cli.global;
+    match &cli.command {
+        Command::Init(args) => init::run(args),
+        Command::Ingest => stages::run(&[Stage::Ingest], global),
+        Command::Prepare => stages::run(&[Stage::Prepare], global),
+        Command::Train => stages::run(&[Stage::Train], global),
+        Command::Evaluate => stages::run(&[Stage::Evaluate], global),
+        Command::Run => stages::run(&Stage::ALL, global),
+        Command::Predict(args) => predict::run(args, global),
+        Command::Serve(args) => serve::run(args, global),
+        Command::Phantom(args) => phantom::run(args, global),
+        Command::Demo(args) => demo::run(args, global),
+        Command::Completions(args) => completions(args),
+    }
+}
+
+/// The project that the log file belongs to: what is run elsewhere leaves no file behind.
+fn log_folder(cli: &Cli) -> Option<PathBuf> {
+    match &cli.command {
+        Command::Demo(args) => Some(args.dir.clone()),
+        Command::Init(_) | Command::Completions(_) => None,
+        _ => cli.global.config.is_file().then(|| Path::new(".").to_owned()),
+    }
+}
+
+fn completions(args: &CompletionsArgs) -> anyhow::Result<Status> {
+    // Through memory, because the generator panics when its writer fails.
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "nephros", &mut script);
+    output::text_block(&String::from_utf8_lossy(&script))?;
+    Ok(Status::Done)
+}

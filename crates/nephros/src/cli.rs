@@ -1,0 +1,316 @@
+//! The command line: commands, options and their help.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use nephros_core::preprocessing::Normalization;
+use nephros_train::phantom::{self, PhantomClass};
+
+/// Classify kidney CT slices: ingest, train, evaluate, predict and serve.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nephros",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  nephros demo                          try everything on a drawn cohort
+  nephros init kidneys && cd kidneys    start a project
+  nephros run                           ingest, prepare, train and evaluate
+  nephros predict scans/                classify every image of a folder
+  nephros serve                         the web page and the REST service
+
+Exit status: 0 done, 1 the work failed, 2 usage or configuration, 130 stopped by Ctrl-C."
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Where data comes from and results go; relative paths start from the current folder
+    #[arg(long, global = true, value_name = "FILE", default_value = "config/config.yaml")]
+    pub config: PathBuf,
+    /// How to train
+    #[arg(long, global = true, value_name = "FILE", default_value = "params.yaml")]
+    pub params: PathBuf,
+    /// Log more: -v for details, -vv for everything
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+    /// Log warnings and errors only, and show no progress
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Form of the log on stderr and in logs/running_logs.log
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// Form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// `[2025-10-25 10:30:15,123: INFO: common]: Configuration loaded successfully`
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a project: configuration, parameters, .gitignore and README
+    ///
+    /// Nothing is overwritten: in an existing project only what is missing is added.
+    #[command(after_help = "Examples:
+  nephros init              in the current folder
+  nephros init kidneys      in a new folder")]
+    Init(InitArgs),
+    /// Fetch, check and unpack the images, and write the manifest
+    #[command(after_help = "Examples:
+  nephros ingest                                the source named in config/config.yaml
+  nephros --config other/config.yaml ingest     another configuration")]
+    Ingest,
+    /// Load the pretrained network and write the base models
+    #[command(after_help = "Examples:
+  nephros prepare
+  nephros -v prepare        say where each weight comes from")]
+    Prepare,
+    /// Train, and write the model bundle and model.h5
+    ///
+    /// An interrupted training goes on from its last checkpoint.
+    #[command(after_help = "Examples:
+  nephros train
+  nephros --params fast.yaml train      other parameters")]
+    Train,
+    /// Score the trained model on the test images, and write scores.json
+    #[command(after_help = "Examples:
+  nephros evaluate
+  nephros -q evaluate && cat scores.json")]
+    Evaluate,
+    /// Run all four stages in order: ingest, prepare, train, evaluate
+    #[command(after_help = "Examples:
+  nephros run
+  nephros --log-format json run 2> run.jsonl")]
+    Run,
+    /// Classify images
+    ///
+    /// Folders are walked. Results come in the order of the input. A file that cannot be read is
+    /// reported, every other file is still classified, and the exit status is 1.
+    ///
+    /// The model is, in order: --model, artifacts/training/bundle, model/.
+    #[command(after_help = "Examples:
+  nephros predict slice.png
+  nephros predict scans/ --json > predictions.jsonl
+  nephros predict --model model.h5 --preprocessing unit slice.jpg
+
+A line of --json:
+  {\"path\":\"slice.png\",\"label\":\"Tumor\",\"probability\":0.93,
+   \"probabilities\":{\"Normal\":0.07,\"Tumor\":0.93},\"model\":\"3f6c…\",\"milliseconds\":11.2}
+or, for a file that cannot be read:
+  {\"path\":\"notes.png\",\"error\":\"not an image: …\",\"hint\":\"…\"}")]
+    Predict(PredictArgs),
+    /// Serve the web page and the REST interface
+    ///
+    /// Any address but loopback needs a token in NEPHROS_TOKEN, which clients send as
+    /// `Authorization: Bearer …`, or --allow-unauthenticated.
+    #[command(after_help = "Examples:
+  nephros serve
+  NEPHROS_TOKEN=… nephros serve --host 0.0.0.0 --port 8080
+  nephros serve --model model/model.h5")]
+    Serve(ServeArgs),
+    /// Draw a cohort of abdominal CT slices, with the patient of each slice
+    ///
+    /// The same seed gives the same files. Patients differ in anatomy, size and noise.
+    #[command(after_help = "Examples:
+  nephros phantom --patients 40 --slices 12 --seed 7 --out cohort
+  nephros phantom --patients 8 --slices 4 --seed 1 --out four --classes normal,tumor,cyst,stone")]
+    Phantom(PhantomArgs),
+    /// Train on a drawn cohort, show the scores on unseen patients, and serve the result
+    ///
+    /// Needs no data, no network and at most four minutes on two cores.
+    #[command(after_help = "Examples:
+  nephros demo
+  nephros demo --dir /tmp/demo --no-serve")]
+    Demo(DemoArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = "Examples:
+  nephros completions bash > /etc/bash_completion.d/nephros
+  nephros completions zsh > ~/.zfunc/_nephros
+  nephros completions fish > ~/.config/fish/completions/nephros.fish")]
+    Completions(CompletionsArgs),
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Folder of the project
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+}
+
+/// Arguments of `predict`.
+#[derive(Debug, Args)]
+pub struct PredictArgs {
+    /// Images, and folders of images
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Model to use
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which model, and how its input was scaled.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// Model bundle (a folder) or Keras model (.h5)
+    #[arg(long, value_name = "BUNDLE|FILE.h5")]
+    pub model: Option<PathBuf>,
+    /// Scaling of the pixels that a .h5 model was trained with; a bundle knows its own
+    #[arg(long, value_name = "SCALING", value_enum)]
+    pub preprocessing: Option<Scaling>,
+}
+
+/// How 0 to 255 pixel values become network input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scaling {
+    /// BGR minus the ImageNet means, as Keras' own VGG16 weights expect
+    Caffe,
+    /// RGB in 0 to 1, standardised by the ImageNet mean and deviation
+    Torchvision,
+    /// RGB in 0 to 1
+    Unit,
+}
+
+impl From<Scaling> for Normalization {
+    fn from(scaling: Scaling) -> Self {
+        match scaling {
+            Scaling::Caffe => Self::Caffe,
+            Scaling::Torchvision => Self::Torchvision,
+            Scaling::Unit => Self::Unit,
+        }
+    }
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+    /// Model to use
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Serve other machines without a token; logged as a warning at every start
+    #[arg(long)]
+    pub allow_unauthenticated: bool,
+}
+
+/// Arguments of `phantom`.
+#[derive(Debug, Args)]
+pub struct PhantomArgs {
+    /// Number of patients
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub patients: u32,
+    /// Slices of each patient
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub slices: u32,
+    /// Seed of the drawing
+    #[arg(long, value_name = "S")]
+    pub seed: u64,
+    /// Folder to write into
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Classes to draw, separated by commas
+    #[arg(long, value_name = "CLASS", value_enum, value_delimiter = ',', default_value = "normal,tumor")]
+    pub classes: Vec<Finding>,
+    /// Rows and columns of an image
+    #[arg(long, value_name = "PIXELS", default_value_t = 512,
+          value_parser = clap::value_parser!(u32).range(64..=2048))]
+    pub size: u32,
+    /// Image format
+    #[arg(long, value_enum, default_value_t = ImageFormat::Jpeg)]
+    pub format: ImageFormat,
+    /// Write the lesions' outlines too, as masks/<CLASS>/<NAME>.png
+    #[arg(long)]
+    pub masks: bool,
+}
+
+/// What is drawn in the kidneys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Finding {
+    /// Healthy kidneys
+    Normal,
+    /// An enhancing mass
+    Tumor,
+    /// A fluid-filled cyst
+    Cyst,
+    /// A stone
+    Stone,
+}
+
+impl From<Finding> for PhantomClass {
+    fn from(finding: Finding) -> Self {
+        match finding {
+            Finding::Normal => Self::Normal,
+            Finding::Tumor => Self::Tumor,
+            Finding::Cyst => Self::Cyst,
+            Finding::Stone => Self::Stone,
+        }
+    }
+}
+
+/// Image format of a drawn cohort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ImageFormat {
+    /// JPEG
+    Jpeg,
+    /// PNG
+    Png,
+}
+
+impl From<ImageFormat> for phantom::ImageFormat {
+    fn from(format: ImageFormat) -> Self {
+        match format {
+            ImageFormat::Jpeg => Self::Jpeg,
+            ImageFormat::Png => Self::Png,
+        }
+    }
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Folder of the demo project
+    #[arg(long, value_name = "DIR", default_value = "nephros-demo")]
+    pub dir: PathBuf,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+    /// Stop after the scores
+    #[arg(long)]
+    pub no_serve: bool,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Shell to write for
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod reference;

@@ -1,0 +1,207 @@
+//! What went wrong, why, what to do about it, and the exit status.
+
+use std::{error::Error, io, path::PathBuf, process::ExitCode};
+
+use nephros_core::{
+    hint::Hint,
+    pixels::DecodeError,
+    predictor::{ModelError, PredictError},
+};
+use nephros_server::ServeError;
+use nephros_train::{
+    config::ConfigError, evaluate::EvaluateError, ingest::IngestError, manifest::ManifestError,
+    phantom::PhantomError, progress::Cancelled, split::SplitError, train::TrainError,
+};
+
+use crate::{
+    cli::LogFormat,
+    interrupt, logging,
+    output::{self, StdoutClosed},
+};
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// All is done.
+    Done,
+    /// The work, or a part of it, failed.
+    Failed,
+    /// The command line or the configuration cannot be used.
+    Usage,
+    /// The user stopped it.
+    Stopped,
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        Self::from(match status {
+            Status::Done => 0,
+            Status::Failed => 1,
+            Status::Usage => 2,
+            Status::Stopped => interrupt::EXIT_STOPPED,
+        })
+    }
+}
+
+/// Errors of the command line itself.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CliError {
+    /// No model was named, and none is where models are.
+    #[error("found no model: looked for {looked}")]
+    NoModel {
+        /// The places, quoted.
+        looked: String,
+    },
+    /// The named model is not there.
+    #[error("model `{path}` does not exist")]
+    ModelMissing {
+        /// The path given.
+        path: PathBuf,
+    },
+    /// A project cannot be made there.
+    #[error("`{path}` is a file, expected a folder")]
+    NotAFolder {
+        /// The path given.
+        path: PathBuf,
+    },
+    /// A path to predict names nothing.
+    #[error("no such file or folder")]
+    NoSuchFile,
+    /// A path names something that cannot be read as a file.
+    #[error("neither a file nor a folder")]
+    NotAFile,
+    /// An image file is larger than any image we decode.
+    #[error("the file is longer than {limit} bytes")]
+    FileTooLarge {
+        /// The limit.
+        limit: u64,
+    },
+    /// A folder to predict holds no image.
+    #[error("the folder holds no image file")]
+    NoImages {
+        /// Extensions that were looked for.
+        extensions: String,
+    },
+    /// A host name that stands for no address.
+    #[error("`{host}` is no address that can be listened on")]
+    NoSuchHost {
+        /// As given.
+        host: String,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Hint for CliError {
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoModel { .. } => "make one with `nephros demo` or, in a project, `nephros run`; \
+                 or name one with `--model`"
+                .into(),
+            Self::ModelMissing { .. } => "`--model` takes a bundle folder or a Keras .h5 file".into(),
+            Self::NotAFolder { .. } => "name another folder".into(),
+            Self::NoSuchFile => "check the path; relative paths start from the current folder".into(),
+            Self::NotAFile | Self::FileTooLarge { .. } => "name an image file or a folder of images".into(),
+            Self::NoImages { extensions } => {
+                format!("files ending in {extensions} are looked for; name others one by one")
+            }
+            Self::NoSuchHost { .. } => "name an address of this machine, such as 127.0.0.1 or 0.0.0.0".into(),
+        })
+    }
+}
+
+/// Advice of the outermost error of the chain that has any.
+pub fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(hint_of)
+}
+
+fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
+    /// `Hint` is no supertrait of `Error`: each type that has advice is asked by name.
+    macro_rules! first_hint {
+        ($($kind:ty),* $(,)?) => {
+            $(if let Some(error) = error.downcast_ref::<$kind>() { return error.hint(); })*
+        };
+    }
+    first_hint!(
+        CliError,
+        ConfigError,
+        DecodeError,
+        EvaluateError,
+        IngestError,
+        ManifestError,
+        ModelError,
+        PhantomError,
+        PredictError,
+        ServeError,
+        SplitError,
+        TrainError,
+    );
+    None
+}
+
+/// Causes from the outermost on; a cause whose text its parent already quotes is left out.
+pub fn causes(error: &anyhow::Error) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if !texts.last().is_some_and(|parent| parent.contains(&text)) {
+            texts.push(text);
+        }
+    }
+    texts
+}
+
+/// `error: …`, a `caused by: …` line for each cause, and `hint: …`.
+pub fn render(error: &anyhow::Error) -> String {
+    let mut text = format!("error: {}", causes(error).join("\n  caused by: "));
+    if let Some(hint) = hint(error) {
+        text += "\nhint: ";
+        text += &hint;
+    }
+    text
+}
+
+/// Tells the user and the log about a failed command, once each, and gives its status.
+pub fn report(error: &anyhow::Error, format: LogFormat) -> Status {
+    if error.is::<StdoutClosed>() {
+        return Status::Done;
+    }
+    if was_stopped(error) {
+        tracing::warn!("stopped on request");
+        return Status::Stopped;
+    }
+    if format == LogFormat::Text {
+        output::note(&render(error));
+    }
+    let chain = causes(error).join(": ");
+    match hint(error) {
+        Some(hint) => tracing::error!(target: logging::FAILURE, hint, "{chain}"),
+        None => tracing::error!(target: logging::FAILURE, "{chain}"),
+    }
+    status(error)
+}
+
+fn was_stopped(error: &anyhow::Error) -> bool {
+    // A stage's error may pass `Cancelled` through transparently, which leaves its text only.
+    interrupt::requested()
+        && error.chain().any(|cause| cause.is::<Cancelled>() || cause.to_string() == Cancelled.to_string())
+}
+
+fn status(error: &anyhow::Error) -> Status {
+    if error.chain().any(is_usage) { Status::Usage } else { Status::Failed }
+}
+
+/// Whether other arguments or another configuration are needed.
+fn is_usage(error: &(dyn Error + 'static)) -> bool {
+    use PhantomError::{Classes, Nothing, Size, TooFewPatients};
+    let serve =
+        |error: &ServeError| matches!(error, ServeError::Unprotected { .. } | ServeError::UnusableToken);
+    let phantom = |error: &PhantomError| {
+        matches!(error, Classes { .. } | Nothing { .. } | Size { .. } | TooFewPatients { .. })
+    };
+    error.is::<ConfigError>()
+        || error.downcast_ref().is_some_and(serve)
+        || error.downcast_ref().is_some_and(phantom)
+}

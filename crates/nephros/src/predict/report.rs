@@ -1,0 +1,186 @@
+//! The lines of `predict`: aligned columns or JSON.
+
+use std::path::Path;
+
+use nephros_core::predictor::{Prediction, Predictor};
+use serde::{Serialize, Serializer};
+
+use crate::{
+    errors::{self, Status},
+    output,
+};
+
+/// Widest path column; a longer path pushes its own line only.
+const MAX_PATH_COLUMN: usize = 80;
+
+/// Why one path gives no prediction.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// What is wrong, with its causes.
+    pub error: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self { error: errors::causes(&error).join(": "), hint: errors::hint(&error) }
+    }
+}
+
+/// A prediction and the milliseconds it took, or why there is none.
+pub type Outcome = Result<(Prediction, f64), Failure>;
+
+/// Writes outcomes as they come and counts them.
+#[derive(Debug)]
+pub struct Report<'a> {
+    json: bool,
+    predictor: &'a Predictor,
+    path_column: usize,
+    label_column: usize,
+    labels_seen: Vec<usize>,
+    failed: usize,
+}
+
+impl<'a> Report<'a> {
+    /// `widest_path` is the number of characters of the longest path to come.
+    pub fn new(json: bool, predictor: &'a Predictor, widest_path: usize) -> Self {
+        let labels = predictor.labels();
+        Self {
+            json,
+            predictor,
+            path_column: widest_path.min(MAX_PATH_COLUMN),
+            label_column: labels.iter().map(|label| label.chars().count()).max().unwrap_or_default(),
+            labels_seen: vec![0; labels.len()],
+            failed: 0,
+        }
+    }
+
+    /// Writes the outcome of one path.
+    pub fn add(&mut self, path: &Path, outcome: Outcome) -> anyhow::Result<()> {
+        let path = path.to_string_lossy();
+        match outcome {
+            Ok((prediction, milliseconds)) => self.add_prediction(&path, &prediction, milliseconds),
+            Err(failure) => {
+                self.failed += 1;
+                self.add_failure(&path, &failure)
+            }
+        }
+    }
+
+    fn add_prediction(
+        &mut self,
+        path: &str,
+        prediction: &Prediction,
+        milliseconds: f64,
+    ) -> anyhow::Result<()> {
+        let labels = self.predictor.labels();
+        let probabilities = &prediction.probabilities;
+        let top = prediction.top();
+        let (label, probability) = (labels[top].as_str(), probabilities[top]);
+        self.labels_seen[top] += 1;
+        if self.json {
+            let line = PredictionLine {
+                path,
+                label,
+                probability,
+                probabilities: Named { labels, probabilities },
+                model: self.predictor.id(),
+                milliseconds: (milliseconds * 1e3).round() / 1e3,
+            };
+            return output::line(&serde_json::to_string(&line)?);
+        }
+        let (path_column, label_column) = (self.path_column, self.label_column);
+        let percent = 100.0 * probability;
+        output::line(&format!("{path:<path_column$}  {label:<label_column$}  {percent:>5.1} %"))
+    }
+
+    fn add_failure(&self, path: &str, failure: &Failure) -> anyhow::Result<()> {
+        let Failure { error, hint } = failure;
+        if self.json {
+            return output::line(&serde_json::to_string(&FailureLine {
+                path,
+                error,
+                hint: hint.as_deref(),
+            })?);
+        }
+        output::note(&format!("error: `{path}`: {error}"));
+        if let Some(hint) = hint {
+            output::note(&format!("hint: {hint}"));
+        }
+        Ok(())
+    }
+
+    /// Writes the summary, unless `quiet`, and gives the status of the command.
+    pub fn finish(&self, quiet: bool) -> Status {
+        if !quiet {
+            output::note(&self.summary());
+        }
+        if self.failed == 0 { Status::Done } else { Status::Failed }
+    }
+
+    fn summary(&self) -> String {
+        let images: usize = self.labels_seen.iter().sum();
+        let mut summary = format!("{images} {}", if images == 1 { "image" } else { "images" });
+        for (label, seen) in self.predictor.labels().iter().zip(&self.labels_seen) {
+            summary += &format!(", {seen} {label}");
+        }
+        if self.failed > 0 {
+            summary += &format!("; {} could not be read", self.failed);
+        }
+        summary
+    }
+}
+
+#[derive(Serialize)]
+struct PredictionLine<'a> {
+    path: &'a str,
+    label: &'a str,
+    probability: f32,
+    probabilities: Named<'a>,
+    model: &'a str,
+    milliseconds: f64,
+}
+
+#[derive(Serialize)]
+struct FailureLine<'a> {
+    path: &'a str,
+    error: &'a str,
+    hint: Option<&'a str>,
+}
+
+/// `{"Normal": 0.07, "Tumor": 0.93}`, in label order.
+struct Named<'a> {
+    labels: &'a [String],
+    probabilities: &'a [f32],
+}
+
+impl Serialize for Named<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.labels.iter().zip(self.probabilities))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_stand_in_the_order_of_the_contract() {
+        let labels = ["Normal".to_owned(), "Tumor".to_owned()];
+        let line = PredictionLine {
+            path: "a.png",
+            label: "Tumor",
+            probability: 0.75,
+            probabilities: Named { labels: &labels, probabilities: &[0.25, 0.75] },
+            model: "m",
+            milliseconds: 1.5,
+        };
+        assert_eq!(
+            serde_json::to_string(&line).unwrap(),
+            r#"{"path":"a.png","label":"Tumor","probability":0.75,"probabilities":{"Normal":0.25,"Tumor":0.75},"model":"m","milliseconds":1.5}"#
+        );
+        let line = FailureLine { path: "a.png", error: "e", hint: None };
+        assert_eq!(serde_json::to_string(&line).unwrap(), r#"{"path":"a.png","error":"e","hint":null}"#);
+    }
+}

@@ -1,0 +1,135 @@
+//! `serve`: the web page and the REST service.
+
+use std::{
+    env::{self, VarError},
+    io,
+    net::{SocketAddr, ToSocketAddrs as _},
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use nephros_core::{pixels::RgbImage, predictor::Predictor};
+use nephros_server::{
+    BoxError, Classifier, ServeError, ServeOptions, Server, Service, TrainFailure, Trainer,
+};
+use nephros_train::{progress::Progress, stages::Project};
+
+use crate::{
+    cli::{Global, LogFormat, ModelArgs, ServeArgs},
+    errors::{self, CliError, Status},
+    interrupt, model, output,
+    progress::Display,
+    stages::{self, Stage},
+};
+
+/// Runs the command until it is stopped.
+pub fn run(args: &ServeArgs, global: &Global) -> anyhow::Result<Status> {
+    let in_project = global.config.is_file();
+    let options = ServeOptions {
+        address: resolve(&args.host, args.port)?,
+        token: token()?,
+        allow_unauthenticated: args.allow_unauthenticated,
+        service: Service {
+            model: load(&args.model, global, in_project)?,
+            trainer: in_project.then(|| trainer(global)),
+            ..Service::default()
+        },
+        ..ServeOptions::default()
+    };
+    serve(options, global)
+}
+
+/// Listens, says where, and serves until Ctrl-C or SIGTERM, which end it in good order.
+pub fn serve(options: ServeOptions, global: &Global) -> anyhow::Result<Status> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the server's threads")?;
+    let served = runtime.block_on(async {
+        let server = Server::bind(options).await?;
+        let listening = format!("listening on http://{}", server.address());
+        match global.log_format {
+            LogFormat::Text => output::note(&listening),
+            LogFormat::Json => tracing::info!("{listening}"),
+        }
+        server.run(interrupt::wait()).await
+    });
+    // A training that still runs has been asked to stop; it ends with the process.
+    runtime.shutdown_background();
+    served?;
+    Ok(Status::Done)
+}
+
+/// What callers must send, if NEPHROS_TOKEN is set; an unreadable token must not mean none.
+pub fn token() -> anyhow::Result<Option<String>> {
+    match env::var("NEPHROS_TOKEN") {
+        Ok(token) => Ok(Some(token)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(ServeError::UnusableToken.into()),
+    }
+}
+
+/// First address that `host` stands for.
+pub fn resolve(host: &str, port: u16) -> anyhow::Result<SocketAddr> {
+    let no_such_host = |source| CliError::NoSuchHost { host: host.to_owned(), source };
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let mut addresses = (bare, port).to_socket_addrs().map_err(no_such_host)?;
+    Ok(addresses.next().ok_or_else(|| no_such_host(io::ErrorKind::NotFound.into()))?)
+}
+
+/// In a project a server may start without a model: a training brings one.
+fn load(args: &ModelArgs, global: &Global, in_project: bool) -> anyhow::Result<Option<Arc<dyn Classifier>>> {
+    match model::load(args, global) {
+        Ok(predictor) => Ok(Some(Arc::new(Served(predictor)))),
+        Err(error) if in_project && matches!(error.downcast_ref(), Some(CliError::NoModel { .. })) => {
+            tracing::warn!("no model yet: `nephros run` or POST /train makes one");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A predictor behind the server's trait.
+pub struct Served(pub Predictor);
+
+impl Classifier for Served {
+    fn id(&self) -> &str {
+        self.0.id()
+    }
+
+    fn labels(&self) -> &[String] {
+        self.0.labels()
+    }
+
+    fn classify(&self, image: &RgbImage) -> Result<Vec<f32>, BoxError> {
+        Ok(self.0.predict(image)?.probabilities)
+    }
+}
+
+/// Runs the pipeline of the project and loads the model it made.
+fn trainer(global: &Global) -> Trainer {
+    let global = global.clone();
+    Arc::new(move || {
+        let project =
+            stages::load(&global).map_err(|error| failure("the configuration cannot be used", error))?;
+        retrain(&project, &Display::new(&global))
+    })
+}
+
+/// All four stages, and the model that they leave.
+pub fn retrain(project: &Project, progress: &dyn Progress) -> Result<Arc<dyn Classifier>, TrainFailure> {
+    for stage in Stage::ALL {
+        stage
+            .run(project, progress)
+            .map_err(|error| failure(&format!("the stage `{}` failed", stage.name()), error))?;
+    }
+    let predictor = Predictor::load(&project.bundle_dir(), None)
+        .map_err(|error| failure("the new model cannot be loaded", error.into()))?;
+    Ok(Arc::new(Served(predictor)))
+}
+
+/// What a remote client may read of a failure: no paths, no values.
+fn failure(message: &str, error: anyhow::Error) -> TrainFailure {
+    let hint = errors::hint(&error).map(|_| "the server's log says what failed and what to do".to_owned());
+    TrainFailure { message: message.to_owned(), hint, source: Some(error.into()) }
+}

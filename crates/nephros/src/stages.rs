@@ -1,0 +1,101 @@
+//! `ingest`, `prepare`, `train`, `evaluate` and `run`.
+
+use std::path::Path;
+
+use nephros_train::{
+    evaluate::evaluate,
+    ingest::{IngestSummary, ingest},
+    progress::Progress,
+    stages::Project,
+    train::train,
+};
+
+use crate::{cli::Global, errors::Status, output, pending::prepare, progress::Display};
+
+/// A stage of the pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Images and manifest.
+    Ingest,
+    /// Base models.
+    Prepare,
+    /// Model bundle.
+    Train,
+    /// Scores.
+    Evaluate,
+}
+
+impl Stage {
+    /// All four, in order.
+    pub const ALL: [Self; 4] = [Self::Ingest, Self::Prepare, Self::Train, Self::Evaluate];
+
+    /// The command of the stage.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Prepare => "prepare",
+            Self::Train => "train",
+            Self::Evaluate => "evaluate",
+        }
+    }
+
+    /// Runs the stage and gives a few lines for its user.
+    pub fn run(self, project: &Project, progress: &dyn Progress) -> anyhow::Result<String> {
+        tracing::info!("stage {} started", self.name());
+        let summary = match self {
+            Self::Ingest => describe(&ingest(project, progress)?),
+            Self::Prepare => prepare(project, progress)?.to_string(),
+            Self::Train => train(project, progress)?.to_string(),
+            Self::Evaluate => evaluate(project, progress)?.to_string(),
+        };
+        tracing::info!("stage {} completed", self.name());
+        Ok(summary)
+    }
+}
+
+/// A line of what there is, and one for each kind of file that was set aside or stands twice.
+fn describe(summary: &IngestSummary) -> String {
+    let classes: Vec<String> =
+        summary.classes.iter().map(|(class, images)| format!("{images} {class}")).collect();
+    let patients = match summary.patients {
+        0 => "patients unknown".to_owned(),
+        patients => format!("{patients} patients"),
+    };
+    let (images, root) = (summary.images, summary.root.display());
+    let mut text = format!("{images} images ({}), {patients}, in `{root}`", classes.join(", "));
+    for (count, what) in [
+        (summary.quarantined, "files are no usable images and were quarantined"),
+        (summary.duplicates, "images are exact copies of another of their class"),
+        (summary.conflicts, "images stand in several classes"),
+    ] {
+        if count > 0 {
+            text += &format!("\n{count} {what}");
+        }
+    }
+    text
+}
+
+/// Loads the project of the current folder.
+pub fn load(global: &Global) -> anyhow::Result<Project> {
+    load_in(Path::new("."), &global.config, &global.params)
+}
+
+/// Loads a project from its two files.
+pub fn load_in(root: &Path, config: &Path, params: &Path) -> anyhow::Result<Project> {
+    let project = Project::load(root, config, params)?;
+    tracing::info!("Configuration loaded successfully");
+    Ok(project)
+}
+
+/// Runs stages in order; the first failure ends it.
+pub fn run(stages: &[Stage], global: &Global) -> anyhow::Result<Status> {
+    let project = load(global)?;
+    let progress = Display::new(global);
+    for stage in stages {
+        let summary = stage.run(&project, &progress)?;
+        if !global.quiet {
+            output::line(summary.trim_end())?;
+        }
+    }
+    Ok(Status::Done)
+}

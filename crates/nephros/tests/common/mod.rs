@@ -1,0 +1,102 @@
+//! Runs the built binary in a folder of its own.
+
+// Each test binary uses a part of this.
+#![allow(dead_code)]
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+use tempfile::TempDir;
+
+/// A folder to run in; removed at the end.
+pub struct Folder(TempDir);
+
+impl Folder {
+    /// An empty folder.
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// A folder with a project in it.
+    pub fn project() -> Self {
+        let folder = Self::new();
+        assert_eq!(folder.run(&["init"]).code, 0);
+        folder
+    }
+
+    /// A path below it.
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.0.path().join(below)
+    }
+
+    /// The root of it.
+    pub fn root(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Content of a text file below it.
+    pub fn read(&self, below: &str) -> String {
+        fs_err::read_to_string(self.path(below)).unwrap()
+    }
+
+    /// Writes a file below it, and the folders on the way.
+    pub fn write(&self, below: &str, content: impl AsRef<[u8]>) {
+        let path = self.path(below);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(path, content).unwrap();
+    }
+
+    /// The command, not yet started.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nephros"));
+        command
+            .args(arguments)
+            .current_dir(self.root())
+            .env_remove("NEPHROS_TOKEN")
+            .env_remove("COLUMNS")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs to the end.
+    pub fn run(&self, arguments: &[&str]) -> Run {
+        Run::from(self.command(arguments).output().unwrap())
+    }
+
+    /// Starts and goes on.
+    pub fn start(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).spawn().unwrap()
+    }
+}
+
+/// What a command said and how it ended.
+#[derive(Debug)]
+pub struct Run {
+    /// Exit status; -1 when a signal ended it.
+    pub code: i32,
+    /// Results.
+    pub stdout: String,
+    /// Log lines and remarks.
+    pub stderr: String,
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// Sends a signal, such as `INT`, to a process.
+#[cfg(unix)]
+pub fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}

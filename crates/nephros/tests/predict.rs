@@ -1,0 +1,210 @@
+//! `predict` with a small random model: files of every kind, both outputs.
+
+mod common;
+
+use std::path::Path;
+
+use common::{Folder, Run};
+use nephros_core::{
+    bundle::{Bundle, BundleParts},
+    network::Architecture,
+    pixels::{Resample, RgbImage},
+    preprocessing::{Normalization, Preprocessing},
+    weights::{Tensor, Weights},
+};
+use serde_json::{Map, Value};
+
+const IMAGE_SIZE: [usize; 3] = [32, 32, 3];
+
+/// Values between -0.1 and 0.1 that look random; variances of batch norms are 1.
+fn weights(labels: usize) -> Weights {
+    let mut state = 1_u32;
+    let mut next = || {
+        // Source: the linear congruential generator of Numerical Recipes.
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        0.2 * (state >> 8) as f32 / (1 << 24) as f32 - 0.1
+    };
+    let shapes = Architecture::Compact.expected_shapes(labels, 0, IMAGE_SIZE);
+    let arrays = shapes.into_iter().map(|(key, shape)| {
+        let length = shape.iter().product();
+        let values = if key.ends_with("running_var") {
+            vec![1.0; length]
+        } else {
+            (0..length).map(|_| next()).collect()
+        };
+        (key, Tensor { shape, values })
+    });
+    Weights(arrays.collect())
+}
+
+fn save_bundle(dir: &Path) {
+    let parts = BundleParts {
+        architecture: Architecture::Compact,
+        hidden_units: 0,
+        labels: vec!["Normal".into(), "Tumor".into()],
+        preprocessing: Preprocessing {
+            image_size: IMAGE_SIZE,
+            resample: Resample::Bilinear,
+            normalization: Normalization::Unit,
+        },
+        params: Value::Object(Map::new()),
+        dataset_digest: String::new(),
+        split_digest: String::new(),
+        metrics: Value::Null,
+    };
+    let golden = RgbImage::new(1, 1, vec![100, 150, 200]).unwrap();
+    Bundle::save(dir, parts, &weights(2), &[golden]).unwrap();
+}
+
+/// A 24-bit bitmap of one colour; red, green, blue.
+fn bitmap(side: u32, [red, green, blue]: [u8; 3]) -> Vec<u8> {
+    let stride = (3 * side).next_multiple_of(4);
+    let mut bytes = b"BM".to_vec();
+    // File size, reserved, offset of the pixels (14 + 40), size of the info header.
+    for value in [54 + stride * side, 0, 54, 40, side, side] {
+        bytes.extend(value.to_le_bytes());
+    }
+    bytes.extend([1, 0, 24, 0]); // one plane, 24 bits a pixel
+    bytes.extend([0; 24]); // no compression, and what may be left out
+    let mut row = [blue, green, red].repeat(side as usize);
+    row.resize(stride as usize, 0);
+    bytes.extend(row.repeat(side as usize));
+    bytes
+}
+
+/// `artifacts/training/bundle` and a folder of scans: two good files, a corrupt one, a text.
+fn prepared() -> Folder {
+    let folder = Folder::new();
+    save_bundle(&folder.path("artifacts/training/bundle"));
+    folder.write("scans/a.bmp", bitmap(32, [10, 10, 10]));
+    folder.write("scans/b corrupt.png", b"\x89PNG\r\n\x1a\nand then nothing");
+    folder.write("scans/deep/c.BMP", bitmap(48, [250, 200, 150]));
+    folder.write("scans/notes.txt", "not walked");
+    folder
+}
+
+fn json_lines(run: &Run) -> Vec<Map<String, Value>> {
+    run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn keys(line: &Map<String, Value>) -> Vec<&str> {
+    line.keys().map(String::as_str).collect()
+}
+
+#[test]
+fn json_has_the_keys_of_the_contract_in_the_order_of_the_input() {
+    let folder = prepared();
+    let run = folder.run(&["predict", "--json", "missing.jpg", "scans", "scans/notes.txt", "scans/a.bmp"]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    let lines = json_lines(&run);
+    let paths: Vec<&str> = lines.iter().map(|line| line["path"].as_str().unwrap()).collect();
+    assert_eq!(
+        paths,
+        [
+            "missing.jpg",
+            "scans/a.bmp",
+            "scans/b corrupt.png",
+            "scans/deep/c.BMP",
+            "scans/notes.txt",
+            "scans/a.bmp"
+        ]
+    );
+    for good in [1, 3, 5] {
+        let line = &lines[good];
+        assert_eq!(keys(line), ["path", "label", "probability", "probabilities", "model", "milliseconds"]);
+        let probabilities = line["probabilities"].as_object().unwrap();
+        assert_eq!(keys(probabilities), ["Normal", "Tumor"]);
+        let sum: f64 = probabilities.values().map(|value| value.as_f64().unwrap()).sum();
+        assert!((sum - 1.0).abs() < 1e-6, "{sum}");
+        assert_eq!(line["probability"], probabilities[line["label"].as_str().unwrap()]);
+        assert!(line["model"].as_str().unwrap().starts_with("compact-"));
+        assert!(line["milliseconds"].as_f64().unwrap() > 0.0);
+    }
+    assert_eq!(lines[1]["probabilities"], lines[5]["probabilities"], "the same file twice");
+    for bad in [0, 2, 4] {
+        assert_eq!(keys(&lines[bad]), ["path", "error", "hint"]);
+    }
+    let failures: Vec<String> =
+        [0, 2, 4].map(|bad| format!("{}\n{}", lines[bad]["error"], lines[bad]["hint"])).into();
+    insta::assert_snapshot!("failures", failures.join("\n---\n"));
+    assert!(run.stderr.ends_with("3 could not be read\n"), "{}", run.stderr);
+}
+
+#[test]
+fn text_is_aligned_and_failures_are_told_on_stderr() {
+    let folder = prepared();
+    let run = folder.run(&["predict", "scans"]);
+    assert_eq!(run.code, 1);
+    let columns: Vec<Option<usize>> = run.stdout.lines().map(|line| line.find('%')).collect();
+    assert!(columns.len() == 2 && columns[0].is_some() && columns[0] == columns[1], "{}", run.stdout);
+    assert!(run.stderr.contains("error: `scans/b corrupt.png`: "), "{}", run.stderr);
+    assert!(run.stderr.contains("2 images, "), "{}", run.stderr);
+}
+
+#[test]
+fn outside_a_project_no_log_is_left_and_inside_no_path_is_logged() {
+    let folder = prepared();
+    folder.run(&["predict", "scans"]);
+    assert!(!folder.path("logs").exists());
+    assert_eq!(folder.run(&["init"]).code, 0);
+    folder.run(&["-vv", "predict", "scans"]);
+    assert!(!folder.read("logs/running_logs.log").contains("scans"));
+}
+
+#[test]
+fn all_good_is_0_and_quiet_is_quiet() {
+    let folder = prepared();
+    let run = folder.run(&["-q", "predict", "scans/a.bmp", "scans/deep"]);
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    assert_eq!(run.stdout.lines().count(), 2);
+}
+
+#[test]
+fn thousands_of_files_keep_their_order_and_a_closed_pipe_ends_quietly() {
+    let folder = prepared();
+    for number in 0..1000 {
+        folder.write(&format!("many/{number:04}.bmp"), bitmap(32, [(number % 251) as u8, 0, 0]));
+    }
+    let run = folder.run(&["predict", "--json", "many"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let paths: Vec<String> =
+        json_lines(&run).iter().map(|line| line["path"].as_str().unwrap().into()).collect();
+    assert_eq!(paths, (0..1000).map(|number| format!("many/{number:04}.bmp")).collect::<Vec<_>>());
+
+    let mut child = folder.start(&["-q", "predict", "many"]);
+    drop(child.stdout.take());
+    let run = Run::from(child.wait_with_output().unwrap());
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn a_model_is_looked_for_where_the_contract_says() {
+    let folder = prepared();
+    fs_err::create_dir(folder.path("model")).unwrap();
+    fs_err::rename(folder.path("artifacts/training/bundle/"), folder.path("elsewhere")).unwrap();
+    let none = folder.run(&["predict", "scans/a.bmp"]);
+    assert_eq!((none.code, none.stdout.as_str()), (1, ""));
+    insta::assert_snapshot!("no_model", none.stderr);
+
+    assert_eq!(folder.run(&["predict", "--model", "elsewhere", "scans/a.bmp"]).code, 0);
+    fs_err::remove_dir(folder.path("model")).unwrap();
+    fs_err::rename(folder.path("elsewhere"), folder.path("model")).unwrap();
+    assert_eq!(folder.run(&["predict", "scans/a.bmp"]).code, 0);
+
+    let absent = folder.run(&["predict", "--model", "gone", "scans/a.bmp"]);
+    assert_eq!(absent.code, 1);
+    insta::assert_snapshot!("absent_model", absent.stderr);
+}
+
+#[test]
+fn a_bundle_that_was_changed_is_refused() {
+    let folder = prepared();
+    let weights = folder.path("artifacts/training/bundle/weights.safetensors");
+    let mut bytes = fs_err::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs_err::write(&weights, bytes).unwrap();
+    let run = folder.run(&["predict", "scans/a.bmp"]);
+    assert_eq!((run.code, run.stdout.as_str()), (1, ""));
+    assert!(run.stderr.contains("was changed after the bundle was made"), "{}", run.stderr);
+    assert!(run.stderr.contains("\nhint: "), "{}", run.stderr);
+}
