@@ -176,9 +176,10 @@ pub fn report(error: &anyhow::Error, format: LogFormat) -> Status {
         output::note(&render(error));
     }
     let chain = causes(error).join(": ");
-    match hint(error) {
-        Some(hint) => tracing::error!(target: logging::FAILURE, hint, "{chain}"),
-        None => tracing::error!(target: logging::FAILURE, "{chain}"),
+    if let Some(hint) = hint(error) {
+        tracing::error!(target: logging::FAILURE, hint, "{chain}");
+    } else {
+        tracing::error!(target: logging::FAILURE, "{chain}");
     }
     status(error)
 }

@@ -128,11 +128,14 @@ impl Lines {
     }
 
     fn describe(&self, state: &LinesState) -> String {
-        let mut line = format!("{}: {}", self.name, self.count(state.done));
-        if let Some(total) = self.total.filter(|&total| total > 0) {
-            let percent = 100.0 * state.done as f64 / total as f64;
-            line += &format!(" of {} ({percent:.0} %)", self.count(total));
-        }
+        let (name, done) = (&self.name, self.count(state.done));
+        let mut line = match self.total.filter(|&total| total > 0) {
+            Some(total) => {
+                let percent = 100.0 * state.done as f64 / total as f64;
+                format!("{name}: {done} of {} ({percent:.0} %)", self.count(total))
+            }
+            None => format!("{name}: {done}"),
+        };
         if !state.message.is_empty() {
             line += ", ";
             line += &state.message;

@@ -62,17 +62,17 @@ fn describe(summary: &IngestSummary) -> String {
         patients => format!("{patients} patients"),
     };
     let (images, root) = (summary.images, summary.root.display());
-    let mut text = format!("{images} images ({}), {patients}, in `{root}`", classes.join(", "));
+    let mut lines = vec![format!("{images} images ({}), {patients}, in `{root}`", classes.join(", "))];
     for (count, what) in [
         (summary.quarantined, "files are no usable images and were quarantined"),
         (summary.duplicates, "images are exact copies of another of their class"),
         (summary.conflicts, "images stand in several classes"),
     ] {
         if count > 0 {
-            text += &format!("\n{count} {what}");
+            lines.push(format!("{count} {what}"));
         }
     }
-    text
+    lines.join("\n")
 }
 
 /// Loads the project of the current folder.

@@ -48,16 +48,16 @@ fn usage_errors_end_with_2() {
         ("both", &["-v", "-q", "run"]),
         ("no patients", &["phantom", "--patients", "0", "--slices", "1", "--seed", "1", "--out", "x"]),
     ];
-    let mut texts = String::new();
+    let mut texts = Vec::new();
     for (name, arguments) in cases {
         let run = folder.run(arguments);
         assert_eq!(run.code, 2, "{name}");
         assert!(run.stdout.is_empty(), "{name}: {}", run.stdout);
         if !arguments.is_empty() {
-            texts += &format!("## {name}\n{}\n", run.stderr);
+            texts.push(format!("## {name}\n{}\n", run.stderr));
         }
     }
-    insta::assert_snapshot!("usage_errors", texts);
+    insta::assert_snapshot!("usage_errors", texts.concat());
 }
 
 #[test]

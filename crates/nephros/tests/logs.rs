@@ -1,5 +1,7 @@
 //! Log lines: their form, their levels, and where they go.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+
 mod common;
 
 use common::Folder;

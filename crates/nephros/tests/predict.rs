@@ -1,5 +1,7 @@
 //! `predict` with a small random model: files of every kind, both outputs.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+
 mod common;
 
 use std::path::Path;

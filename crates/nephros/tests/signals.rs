@@ -1,5 +1,6 @@
 //! Ctrl-C during work, and a server's life from its first line to its last.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 #![cfg(unix)]
 
 mod common;

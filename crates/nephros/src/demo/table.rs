@@ -14,13 +14,13 @@ pub struct Row {
 /// The rows under a head line.
 pub fn render(rows: &[Row]) -> String {
     let widest = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or_default();
-    let mut text = format!("{:<widest$}  {:>6}  95 % interval", "", "value");
+    let mut lines = vec![format!("{:<widest$}  {:>6}  95 % interval", "", "value")];
     for row in rows {
         let value = row.value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
         let interval = row.interval.map(|[low, high]| format!("  {low:.3} to {high:.3}")).unwrap_or_default();
-        text += &format!("\n{:<widest$}  {value:>6}{interval}", row.name);
+        lines.push(format!("{:<widest$}  {value:>6}{interval}", row.name));
     }
-    text
+    lines.join("\n")
 }
 
 #[cfg(test)]

@@ -121,14 +121,14 @@ impl<'a> Report<'a> {
 
     fn summary(&self) -> String {
         let images: usize = self.labels_seen.iter().sum();
-        let mut summary = format!("{images} {}", if images == 1 { "image" } else { "images" });
-        for (label, seen) in self.predictor.labels().iter().zip(&self.labels_seen) {
-            summary += &format!(", {seen} {label}");
+        let mut parts = vec![format!("{images} {}", if images == 1 { "image" } else { "images" })];
+        let labels = self.predictor.labels().iter().zip(&self.labels_seen);
+        parts.extend(labels.map(|(label, seen)| format!("{seen} {label}")));
+        let summary = parts.join(", ");
+        match self.failed {
+            0 => summary,
+            failed => format!("{summary}; {failed} could not be read"),
         }
-        if self.failed > 0 {
-            summary += &format!("; {} could not be read", self.failed);
-        }
-        summary
     }
 }
 

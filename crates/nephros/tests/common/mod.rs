@@ -1,7 +1,7 @@
 //! Runs the built binary in a folder of its own.
 
-// Each test binary uses a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test binary uses a part of this")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
 use std::{
     path::{Path, PathBuf},
