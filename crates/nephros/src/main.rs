@@ -8,7 +8,6 @@ mod interrupt;
 mod logging;
 mod model;
 mod output;
-mod pending;
 mod phantom;
 mod predict;
 mod progress;

@@ -5,12 +5,13 @@ use std::path::Path;
 use nephros_train::{
     evaluate::evaluate,
     ingest::{IngestSummary, ingest},
+    prepare::prepare,
     progress::Progress,
     stages::Project,
     train::train,
 };
 
-use crate::{cli::Global, errors::Status, output, pending::prepare, progress::Display};
+use crate::{cli::Global, errors::Status, output, progress::Display};
 
 /// A stage of the pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

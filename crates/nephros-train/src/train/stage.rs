@@ -184,6 +184,9 @@ pub(crate) fn write_keras(
         },
         learning_rate: params.learning_rate,
     };
+    if let Some(parent) = path.parent() {
+        fs_err::create_dir_all(parent)?;
+    }
     Ok(keras::write_model(path, &file)?)
 }
 
