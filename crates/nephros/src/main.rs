@@ -27,6 +27,11 @@ use crate::{
     stages::Stage,
 };
 
+/// Training takes and frees large buffers all the time; the system's allocator gives each back to
+/// the kernel and pays for its pages again.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let status = run(&cli).unwrap_or_else(|error| errors::report(&error, cli.global.log_format));
