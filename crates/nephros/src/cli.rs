@@ -243,7 +243,7 @@ pub struct PhantomArgs {
     /// Image format
     #[arg(long, value_enum, default_value_t = ImageFormat::Jpeg)]
     pub format: ImageFormat,
-    /// Write the lesions' outlines too, as masks/<CLASS>/<NAME>.png
+    /// Write the lesions' masks too, as masks/CLASS/NAME.png
     #[arg(long)]
     pub masks: bool,
 }
