@@ -17,7 +17,11 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
         _ => Path::new("."),
     };
     fs_err::create_dir_all(folder)?;
-    let mut file = tempfile::Builder::new().prefix(".nephros-").tempfile_in(folder)?;
+    let mut builder = tempfile::Builder::new();
+    // As any other new file: a bundle is read by servers that run as another user.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.prefix(".nephros-").tempfile_in(folder)?;
     io::Write::write_all(&mut file, bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;

@@ -79,8 +79,14 @@ impl Hint for PrepareError {
 pub fn prepare(project: &Project, progress: &dyn Progress) -> Result<PrepareSummary, PrepareError> {
     let params = &project.params;
     let cache = pretrained::cache_dir();
-    let Pretrained { mut weights, normalization, source, .. } =
-        pretrained::load(params.architecture, params.image_size, &params.weights, params.seed, &cache, progress)?;
+    let Pretrained { mut weights, normalization, source, .. } = pretrained::load(
+        params.architecture,
+        params.image_size,
+        &params.weights,
+        params.seed,
+        &cache,
+        progress,
+    )?;
     let files = &project.config.prepare_base_model;
     write_keras(&project.path(&files.base_model_path), params, None, &weights)?;
     add_head(&mut weights, params, params.classes);

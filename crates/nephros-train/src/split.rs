@@ -114,7 +114,9 @@ pub enum SplitError {
         second: Subset,
     },
     /// The same image on two sides.
-    #[error("the same image is in the {first} set (`{first_path}`) and in the {second} set (`{second_path}`)")]
+    #[error(
+        "the same image is in the {first} set (`{first_path}`) and in the {second} set (`{second_path}`)"
+    )]
     ImageLeak {
         /// One side.
         first: Subset,
@@ -250,7 +252,8 @@ impl Split {
     /// [`SplitError::OtherImages`].
     pub fn check_matches(&self, records: &[Record]) -> Result<(), SplitError> {
         if self.assignments.len() != records.len() {
-            let detail = format!("{} images split, {} in the manifest", self.assignments.len(), records.len());
+            let detail =
+                format!("{} images split, {} in the manifest", self.assignments.len(), records.len());
             return Err(SplitError::OtherImages { detail });
         }
         for (assignment, record) in self.assignments.iter().zip(records) {
@@ -369,11 +372,15 @@ fn unit_subsets(records: &[Record], params: &Params, unit: Unit) -> Vec<Subset> 
         let mut units: Vec<Vec<usize>> = units.into_values().collect();
         units.shuffle(&mut rng);
         let mut units = units.into_iter().peekable();
-        for (subset, share) in [(Subset::Test, params.test_split), (Subset::Validation, params.validation_split)] {
+        for (subset, share) in
+            [(Subset::Test, params.test_split), (Subset::Validation, params.validation_split)]
+        {
             let goal = share * members.len() as f64;
             let mut taken = 0.0;
             // A unit is taken when that brings the subset nearer to its share; one always is.
-            while let Some(next) = units.next_if(|next| taken == 0.0 || taken + next.len() as f64 / 2.0 <= goal) {
+            while let Some(next) =
+                units.next_if(|next| taken == 0.0 || taken + next.len() as f64 / 2.0 <= goal)
+            {
                 taken += next.len() as f64;
                 for index in next {
                     subsets[index] = subset;
@@ -449,7 +456,9 @@ fn natural_key(path: &str) -> Vec<(String, u64)> {
     let mut key: Vec<(String, u64)> = vec![(String::new(), 0)];
     for character in path.chars() {
         match (character.to_digit(10), key.last_mut()) {
-            (Some(digit), Some((_, number))) => *number = number.saturating_mul(10).saturating_add(digit.into()),
+            (Some(digit), Some((_, number))) => {
+                *number = number.saturating_mul(10).saturating_add(digit.into())
+            }
             (None, Some((text, 0))) => text.push(character),
             (None, _) => key.push((character.to_string(), 0)),
             (Some(_), None) => {}
@@ -532,7 +541,8 @@ mod tests {
 
     #[test]
     fn keras_takes_the_first_sorted_names_of_each_class() {
-        let records: Vec<Record> = (0..10).map(|n| record("Normal", n, "")).chain((0..10).map(|n| record("Tumor", n, ""))).collect();
+        let records: Vec<Record> =
+            (0..10).map(|n| record("Normal", n, "")).chain((0..10).map(|n| record("Tumor", n, ""))).collect();
         let split = Split::new(&records, &params(SplitBy::Keras)).unwrap();
         // int(0.2 * 10) = 2 a class for test, the next 2 for validation.
         assert_eq!(split.indices(Subset::Test), [0, 1, 10, 11]);
@@ -541,11 +551,15 @@ mod tests {
 
     #[test]
     fn unknown_patients_are_split_by_runs_of_file_numbers() {
-        let records: Vec<Record> = (0..100).map(|n| record("Normal", n, "")).chain((0..100).map(|n| record("Tumor", n, ""))).collect();
+        let records: Vec<Record> = (0..100)
+            .map(|n| record("Normal", n, ""))
+            .chain((0..100).map(|n| record("Tumor", n, "")))
+            .collect();
         let split = Split::new(&records, &params(SplitBy::Patient)).unwrap();
         assert_eq!(split.unit, Unit::Run);
         // 100 images of a class are 10 runs of 10: neighbours differ in side at most 9 times.
-        let changes = split.assignments[..100].windows(2).filter(|pair| pair[0].subset != pair[1].subset).count();
+        let changes =
+            split.assignments[..100].windows(2).filter(|pair| pair[0].subset != pair[1].subset).count();
         assert!(changes <= 9, "{changes}");
     }
 

@@ -145,6 +145,17 @@ or, for a file that cannot be read:
   nephros completions zsh > ~/.zfunc/_nephros
   nephros completions fish > ~/.config/fish/completions/nephros.fish")]
     Completions(CompletionsArgs),
+    /// Ask a server on this machine whether it is up; for containers, which have no other client
+    #[command(hide = true)]
+    Healthcheck(HealthcheckArgs),
+}
+
+/// Arguments of `healthcheck`.
+#[derive(Debug, Args)]
+pub struct HealthcheckArgs {
+    /// Port of the server
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
 }
 
 /// Arguments of `init`.

@@ -10,7 +10,7 @@ use nephros_core::{
 use nephros_server::ServeError;
 use nephros_train::{
     config::ConfigError, evaluate::EvaluateError, ingest::IngestError, manifest::ManifestError,
-    phantom::PhantomError, progress::Cancelled, split::SplitError, train::TrainError,
+    phantom::PhantomError, prepare::PrepareError, progress::Cancelled, split::SplitError, train::TrainError,
 };
 
 use crate::{
@@ -134,6 +134,7 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
         ModelError,
         PhantomError,
         PredictError,
+        PrepareError,
         ServeError,
         SplitError,
         TrainError,

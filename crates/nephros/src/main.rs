@@ -3,6 +3,7 @@
 mod cli;
 mod demo;
 mod errors;
+mod healthcheck;
 mod init;
 mod interrupt;
 mod logging;
@@ -54,6 +55,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         Command::Phantom(args) => phantom::run(args, global),
         Command::Demo(args) => demo::run(args, global),
         Command::Completions(args) => completions(args),
+        Command::Healthcheck(args) => healthcheck::run(args),
     }
 }
 
@@ -61,7 +63,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
 fn log_folder(cli: &Cli) -> Option<PathBuf> {
     match &cli.command {
         Command::Demo(args) => Some(args.dir.clone()),
-        Command::Init(_) | Command::Completions(_) => None,
+        Command::Init(_) | Command::Completions(_) | Command::Healthcheck(_) => None,
         _ => cli.global.config.is_file().then(|| Path::new(".").to_owned()),
     }
 }

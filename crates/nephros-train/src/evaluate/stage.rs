@@ -115,7 +115,9 @@ impl Hint for EvaluateError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Manifest(error) => error.hint(),
-            Self::Split(SplitError::Io(_)) | Self::OtherTraining { .. } => Some("run `nephros train` first".into()),
+            Self::Split(SplitError::Io(_)) | Self::OtherTraining { .. } => {
+                Some("run `nephros train` first".into())
+            }
             Self::Split(error) => error.hint(),
             Self::Bundle(error) => error.hint(),
             Self::Data(error) => error.hint(),
@@ -210,7 +212,8 @@ fn score(
 
 /// What a reader must know before believing the figures.
 fn warning(split: &Split, split_by: SplitBy) -> Option<String> {
-    let shared: Vec<&str> = split.patients(Subset::Train).intersection(&split.patients(Subset::Test)).copied().collect();
+    let shared: Vec<&str> =
+        split.patients(Subset::Train).intersection(&split.patients(Subset::Test)).copied().collect();
     match split.unit {
         Unit::Patient => None,
         Unit::Run => Some(

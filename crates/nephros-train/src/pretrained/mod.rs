@@ -196,7 +196,8 @@ fn read(architecture: Architecture, path: &Path) -> Result<Pretrained, Pretraine
 /// Where downloaded weights are kept for all projects of a user: `$NEPHROS_CACHE`, else `nephros`
 /// in the user's cache folder, else `.nephros-cache` here.
 pub fn cache_dir() -> PathBuf {
-    let folder = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder =
+        |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
     folder("NEPHROS_CACHE")
         .or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("nephros")))
         .or_else(|| folder("HOME").map(|home| home.join(".cache/nephros")))

@@ -1,10 +1,7 @@
 //! What a model is fitted on: images that are augmented anew each epoch, or cached features.
 
-use nephros_core::{
-    preprocessing::Preprocessing,
-    weights::Weights,
-};
 use nephros_core::predictor::Predictor;
+use nephros_core::{preprocessing::Preprocessing, weights::Weights};
 
 use super::{
     TrainError,

@@ -28,11 +28,7 @@ use nephros_core::{
     weights::WeightsError,
 };
 
-use crate::{
-    manifest::ManifestError,
-    progress::Cancelled,
-    split::SplitError,
-};
+use crate::{manifest::ManifestError, progress::Cancelled, split::SplitError};
 
 /// Why a training did not end in a model.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +105,9 @@ impl Hint for TrainError {
             Self::Model(error) => error.hint(),
             Self::Predict(error) => error.hint(),
             Self::Bundle(error) => error.hint(),
-            Self::Record(_) => Some("delete the checkpoint folder in artifacts/training and train again".into()),
+            Self::Record(_) => {
+                Some("delete the checkpoint folder in artifacts/training and train again".into())
+            }
             Self::Prepared { .. } => Some("run `nephros prepare` after changing params.yaml".into()),
             Self::Diverged { .. } => Some("lower LEARNING_RATE, by a factor of 10 at first".into()),
             Self::Io(_) | Self::Cancelled(_) => None,

@@ -8,7 +8,6 @@ use nephros_core::{
     digest::sha256,
     keras::{self, ModelFile},
     network::Architecture,
-    pixels::RgbImage,
     predictor::Predictor,
     preprocessing::Preprocessing,
     weights::Weights,
@@ -28,7 +27,7 @@ use super::{
 use crate::{
     augment::AugmentationRanges,
     config::{ClassWeights, Optimizer, Params},
-    phantom::{Cohort, Patient, slice},
+    phantom::golden_images,
     progress::{Progress, Unit, check},
     split::{Split, Subset},
     stages::{Dataset, Project},
@@ -190,26 +189,15 @@ pub(crate) fn write_keras(
     Ok(keras::write_model(path, &file)?)
 }
 
-/// Slices whose answers the bundle records: drawn ones, so that no patient's pixels are in it.
-fn golden_images() -> Vec<RgbImage> {
-    let cohort = Cohort { patients: 2, slices: 2, size: 256, ..Cohort::default() };
-    let patients = (0..cohort.patients).map(|index| Patient::new(&cohort, index));
-    let grey = patients.flat_map(|patient| {
-        let (center, width) = patient.window();
-        (0..2).map(move |index| slice(&patient, index).windowed(center, width)).collect::<Vec<_>>()
-    });
-    let rgb = |grey: Vec<u8>| grey.into_iter().flat_map(|value| [value; 3]).collect();
-    grey.filter_map(|grey| RgbImage::new(cohort.size, cohort.size, rgb(grey))).collect()
-}
-
 /// The prepared network's preprocessing and weights, checked against params.yaml.
 fn prepared(project: &Project, classes: usize) -> Result<(Preprocessing, Weights), TrainError> {
     let params = &project.params;
     let path = project.path(&project.config.prepare_base_model.updated_base_model_path);
     let model = keras::read_model(&path)?;
-    let describe = |architecture: Architecture, [height, width, _]: [usize; 3], hidden: usize, classes: usize| {
-        format!("{architecture} for {height}x{width} pixels, {hidden} hidden units, {classes} classes")
-    };
+    let describe =
+        |architecture: Architecture, [height, width, _]: [usize; 3], hidden: usize, classes: usize| {
+            format!("{architecture} for {height}x{width} pixels, {hidden} hidden units, {classes} classes")
+        };
     let expected = describe(params.architecture, params.image_size, params.hidden_units, classes);
     let got = describe(model.architecture, model.image_size, model.hidden_units, model.classes);
     if expected != got {
@@ -313,21 +301,28 @@ pub fn cached_features(
     let keys = sets.map(|(samples, views)| {
         let of = |sample| {
             let views = (1..=views as u64).map(View::Augmented);
-            std::iter::once(View::Plain).chain(views).map(|view| (key(sample, view), view)).collect::<Vec<_>>()
+            std::iter::once(View::Plain)
+                .chain(views)
+                .map(|view| (key(sample, view), view))
+                .collect::<Vec<_>>()
         };
         let keyed: Vec<_> = samples.iter().map(of).collect();
         for (sample, views) in samples.iter().zip(&keyed) {
-            missing.extend(views.iter().filter(|(key, _)| !store.contains(key)).map(|&(key, view)| (key, sample, view)));
+            missing.extend(
+                views.iter().filter(|(key, _)| !store.contains(key)).map(|&(key, view)| (key, sample, view)),
+            );
         }
         keyed.into_iter().map(|views| views.into_iter().map(|(key, _)| key).collect()).collect()
     });
     let task = progress.task("computing features", Some(missing.len() as u64), Unit::Items);
     for group in missing.chunks(GROUP) {
         check(progress)?;
-        let input: Vec<f32> = group.iter().flat_map(|(_, sample, view)| pipeline.input(sample, *view)).collect();
+        let input: Vec<f32> =
+            group.iter().flat_map(|(_, sample, view)| pipeline.input(sample, *view)).collect();
         let features = predictor.features(&input, group.len())?;
         let vectors = features.chunks_exact(features.len() / group.len());
-        let named: Vec<_> = group.iter().zip(vectors).map(|((key, ..), values)| (*key, values.to_vec())).collect();
+        let named: Vec<_> =
+            group.iter().zip(vectors).map(|((key, ..), values)| (*key, values.to_vec())).collect();
         store.append(&named)?;
         task.advance(group.len() as u64);
     }
