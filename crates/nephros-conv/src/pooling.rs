@@ -36,7 +36,9 @@ pub(crate) fn global_average(input: Layout, output: Layout, source: &[f32], targ
     }
     row_sums.fill(0.0);
     let scale = 1.0 / (input.shape.height * input.shape.width) as f32;
-    mean.iter_mut().for_each(|value| *value *= scale);
+    for value in mean.iter_mut() {
+        *value *= scale;
+    }
 }
 
 fn add(values: &[f32], sums: &mut [f32]) {

@@ -1,5 +1,12 @@
 //! The kernels against plain loops in f64.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
 use nephros_conv::{ConvError, Layer, Network, Shape};
 use proptest::prelude::*;
 

@@ -190,7 +190,7 @@ impl Weights {
         let format = |source| WeightsError::Format { path: "new weights".to_owned(), source };
         let views = arrays
             .iter()
-            .map(|(key, shape, bytes)| Ok((*key, TensorView::new(Dtype::F32, shape.to_vec(), bytes)?)))
+            .map(|(key, shape, bytes)| Ok((*key, TensorView::new(Dtype::F32, (*shape).clone(), bytes)?)))
             .collect::<Result<Vec<_>, _>>()
             .map_err(format)?;
         serialize(views, None).map_err(format)

@@ -1,5 +1,12 @@
 //! Bundles: round trip, and every corruption refused with what differs.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
 use std::path::{Path, PathBuf};
 
 use common::{image, labels, preprocessing, weights};

@@ -1,5 +1,12 @@
 //! The networks against plain loops over torchvision's layouts, in f64 and without folding.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
 use common::{noise, weights};
 use nephros_conv::Network;
 use nephros_core::{

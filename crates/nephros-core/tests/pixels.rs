@@ -1,6 +1,12 @@
 //! Decoding and resizing against Pillow 13.0.0: golden values made by `scripts/golden/pil.py`.
 
 #![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+#![allow(
     clippy::expect_used,
     clippy::print_stdout,
     reason = "the lints spare test functions, not their helpers"

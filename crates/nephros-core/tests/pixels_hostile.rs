@@ -1,6 +1,12 @@
 //! Bytes that are no image, or only almost: always an error that helps, never a panic.
 
 #![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+#![allow(
     clippy::expect_used,
     clippy::print_stdout,
     reason = "the lints spare test functions, not their helpers"

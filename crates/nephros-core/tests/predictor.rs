@@ -1,5 +1,12 @@
 //! Predictions: one image or many, and what is refused.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
 use std::path::Path;
 
 use common::{image, labels, noise, preprocessing, weights};

@@ -1,5 +1,12 @@
 //! Weight files: round trip and hostile bytes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
 use std::{collections::BTreeMap, path::Path};
 
 use nephros_core::weights::{Tensor, Weights, WeightsError};

@@ -1,5 +1,12 @@
 //! Help, usage errors and completion scripts.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
 mod common;
 
 use common::Folder;

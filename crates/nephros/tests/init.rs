@@ -1,5 +1,12 @@
 //! `init`: a new project, an old one, and a place where none can be.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
 mod common;
 
 use common::Folder;

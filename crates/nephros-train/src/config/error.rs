@@ -96,6 +96,7 @@ pub struct InvalidValue {
 }
 
 impl InvalidValue {
+    #[allow(clippy::needless_pass_by_value, reason = "numbers and texts alike are given")]
     pub(super) fn new(key: &str, expected: impl Into<String>, got: impl ToString) -> Self {
         Self { key: key.into(), expected: expected.into(), got: got.to_string(), advice: None }
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// The whole file. The first eight keys are the reference's and have no default; ours do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a key of the file")]
 pub struct Params {
     /// Whether training images are augmented.
     pub augmentation: bool,

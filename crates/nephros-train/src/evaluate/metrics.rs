@@ -105,9 +105,9 @@ impl Predictions {
             return None;
         }
         let (mut rank_sum, mut start) = (0.0, 0);
-        for tied in scored.chunk_by(|a, b| a.0 == b.0) {
+        for tied in scored.chunk_by(|a, b| a.0.total_cmp(&b.0).is_eq()) {
             // Ranks count from 1; tied scores share the mean of their ranks.
-            let rank = start as f64 + (tied.len() as f64 + 1.0) / 2.0;
+            let rank = start as f64 + 0.5 * (tied.len() as f64 + 1.0);
             rank_sum += rank * tied.iter().filter(|(_, positive)| *positive).count() as f64;
             start += tied.len();
         }
@@ -116,6 +116,7 @@ impl Predictions {
     }
 
     /// The images at these positions, which may repeat.
+    #[must_use]
     pub fn select(&self, positions: impl IntoIterator<Item = usize>) -> Self {
         let mut selected = Self::default();
         for position in positions {

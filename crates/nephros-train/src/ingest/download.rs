@@ -188,7 +188,7 @@ pub struct Downloader {
 
 impl Default for Downloader {
     fn default() -> Self {
-        Self { attempts: 6, first_pause: Duration::from_millis(500), read_timeout: Duration::from_secs(60) }
+        Self { attempts: 6, first_pause: Duration::from_millis(500), read_timeout: Duration::from_mins(1) }
     }
 }
 

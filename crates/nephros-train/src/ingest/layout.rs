@@ -188,22 +188,11 @@ impl Tree {
         match parents.as_slice() {
             [] => Ok(PathBuf::new()),
             [parent] => Ok(parent.to_path_buf()),
-            _ => self.common_root(&groups).ok_or_else(|| LayoutError::Ambiguous {
+            _ => common_root(&groups).ok_or_else(|| LayoutError::Ambiguous {
                 dataset: dataset.into(),
                 places: parents.iter().map(|parent| self.describe(parent)).collect(),
             }),
         }
-    }
-
-    /// `Class/Patient/image`: the class folders' parent, if patients are in one class each. The
-    /// same names below each parent mean `train/Class` and `test/Class` instead.
-    fn common_root(&self, groups: &BTreeMap<&Path, Vec<&Path>>) -> Option<PathBuf> {
-        let mut grandparents = groups.keys().map(|parent| parent.parent());
-        let first = grandparents.next()??;
-        let names: Vec<_> = groups.values().flatten().filter_map(|folder| folder.file_name()).collect();
-        let distinct: BTreeSet<_> = names.iter().collect();
-        (grandparents.all(|other| other == Some(first)) && distinct.len() == names.len())
-            .then(|| first.to_path_buf())
     }
 
     /// Folders with images that lie in no other such folder. Images beside class folders, such as
@@ -230,7 +219,7 @@ impl Tree {
         let has_all = |root: &&PathBuf| names.iter().all(|name| self.folders.contains(&root.join(name)));
         let roots: Vec<&PathBuf> = self.folders.iter().filter(has_all).collect();
         match roots.as_slice() {
-            [root] => Ok(root.to_path_buf()),
+            [root] => Ok((*root).clone()),
             [] => {
                 let place = self.root(dataset)?;
                 let missing = names.iter().find(|name| !self.folders.contains(&place.join(name)));
@@ -325,6 +314,17 @@ fn is_image_name(path: &Path) -> bool {
 /// A relative path with `/` on every system.
 pub(super) fn slashes(path: &Path) -> String {
     path.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+}
+
+/// `Class/Patient/image`: the class folders' parent, if patients are in one class each. The
+/// same names below each parent mean `train/Class` and `test/Class` instead.
+fn common_root(groups: &BTreeMap<&Path, Vec<&Path>>) -> Option<PathBuf> {
+    let mut grandparents = groups.keys().map(|parent| parent.parent());
+    let first = grandparents.next()??;
+    let names: Vec<_> = groups.values().flatten().filter_map(|folder| folder.file_name()).collect();
+    let distinct: BTreeSet<_> = names.iter().collect();
+    (grandparents.all(|other| other == Some(first)) && distinct.len() == names.len())
+        .then(|| first.to_path_buf())
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ impl Source {
             Self::Folder(path) => return Ok(Origin::Folder { path: path.clone() }),
             Self::Zip(path) => path.clone(),
             Self::Drive(_) | Self::Web(_) => {
-                if let Some(sha256) = kept(zip, &config.source_url, &checksums)? {
+                if let Some(sha256) = kept(zip, &config.source_url, &checksums) {
                     return Ok(Origin::Zip { path: zip.into(), sha256 });
                 }
                 return self.download(config, zip, &checksums, network, progress);
@@ -113,11 +113,11 @@ impl Source {
 
 /// SHA-256 of an earlier download of the same source that is still as it was, or of a zip that the
 /// user put there.
-fn kept(zip: &Path, source: &str, checksums: &[Checksum]) -> Result<Option<String>, IngestError> {
+fn kept(zip: &Path, source: &str, checksums: &[Checksum]) -> Option<String> {
     if !zip.is_file() {
-        return Ok(None);
+        return None;
     }
-    let Ok(downloaded) = verify(zip, source, checksums) else { return Ok(None) };
+    let downloaded = verify(zip, source, checksums).ok()?;
     let receipt =
         fs_err::read(receipt_path(zip)).ok().and_then(|text| serde_json::from_slice::<Receipt>(&text).ok());
     let usable = match receipt {
@@ -127,7 +127,7 @@ fn kept(zip: &Path, source: &str, checksums: &[Checksum]) -> Result<Option<Strin
     if usable {
         tracing::info!("`{}` is there already, not downloaded again", zip.display());
     }
-    Ok(usable.then_some(downloaded.sha256))
+    usable.then_some(downloaded.sha256)
 }
 
 fn checksums(config: &DataIngestion) -> Vec<Checksum> {
