@@ -205,12 +205,9 @@ impl Split {
 
     /// SHA-256 over what was decided.
     pub fn digest(&self) -> String {
-        let lines: String = self
-            .assignments
-            .iter()
-            .map(|a| format!("{}\t{}\t{}\t{}\n", a.sha256, a.class, a.patient, a.subset))
-            .collect();
-        sha256(lines.as_bytes())
+        let line = |a: &Assignment| format!("{}\t{}\t{}\t{}\n", a.sha256, a.class, a.patient, a.subset);
+        let lines: Vec<String> = self.assignments.iter().map(line).collect();
+        sha256(lines.concat().as_bytes())
     }
 
     /// Checks that no patient and no image is on two sides. A split by image ([`Unit::Image`]) may
@@ -457,7 +454,7 @@ fn natural_key(path: &str) -> Vec<(String, u64)> {
     for character in path.chars() {
         match (character.to_digit(10), key.last_mut()) {
             (Some(digit), Some((_, number))) => {
-                *number = number.saturating_mul(10).saturating_add(digit.into())
+                *number = number.saturating_mul(10).saturating_add(digit.into());
             }
             (None, Some((text, 0))) => text.push(character),
             (None, _) => key.push((character.to_string(), 0)),
@@ -492,7 +489,7 @@ mod tests {
     fn cohort(patients: usize, slices: usize) -> Vec<Record> {
         let image = |index: usize| {
             let patient = index / slices;
-            let class = if patient % 2 == 0 { "Normal" } else { "Tumor" };
+            let class = if patient.is_multiple_of(2) { "Normal" } else { "Tumor" };
             record(class, index, &format!("P{patient}"))
         };
         (0..patients * slices).map(image).collect()

@@ -4,10 +4,6 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests fail as tests do"
-)]
-#![allow(
-    clippy::expect_used,
     clippy::print_stdout,
     reason = "the lints spare test functions, not their helpers"
 )]

@@ -1,6 +1,6 @@
 //! Stage `ingest` on folders and zips, good, bad and hostile.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, in its helpers too")]
 
 #[allow(dead_code, reason = "shared between test files")]
 mod scripted_server;
@@ -66,7 +66,7 @@ impl Case {
         }
         let leftovers = fs_err::read_dir(self.artifact("")).unwrap().map(|entry| entry.unwrap().file_name());
         for name in leftovers {
-            assert!(!name.to_string_lossy().starts_with(".ingest-"), "{name:?} was left");
+            assert!(!name.to_string_lossy().starts_with(".ingest-"), "{} was left", name.display());
         }
         result
     }
@@ -214,7 +214,7 @@ fn patients_come_from_the_csv_beside_the_class_folders() {
         ("Tumor", 1, "P4"),
         ("Tumor", 9, "P4"),
     ] {
-        csv += &format!("set/{class}/{index}.png,{class},{patient}\n");
+        csv.push_str(&["set/", class, "/", &index.to_string(), ".png,", class, ",", patient, "\n"].concat());
     }
     case.write("data/patients.csv", csv.as_bytes());
     let summary = case.ingest().unwrap();

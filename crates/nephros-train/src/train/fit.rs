@@ -24,7 +24,7 @@ use super::{
 use crate::{
     config::{LearningRateSchedule, Optimizer, Params},
     evaluate::metrics::Predictions,
-    progress::{Progress, Task, Unit, check},
+    progress::{Progress, Unit, check},
 };
 
 /// What is fitted, on what, and where its checkpoints go.
@@ -95,18 +95,14 @@ impl Fit<'_> {
                 epoch.validation_accuracy,
                 epoch.validation_auroc.map_or("undefined".into(), |auroc| format!("{auroc:.3}")),
             );
-            self.report(&*task, &epoch);
+            task.advance(1);
+            task.message(&format!("loss {:.4}, validation {:.4}", epoch.train_loss, epoch.validation_loss));
             if let Some(checkpoint) = &self.checkpoint {
                 checkpoint.save(&session.model, &session.optimizer, &session.state, &session.best)?;
             }
         }
         let State { history, best_epoch } = session.state;
         Ok(Fitted { weights: session.best, history, best_epoch, resumed_after })
-    }
-
-    fn report(&self, task: &dyn Task, epoch: &Epoch) {
-        task.advance(1);
-        task.message(&format!("loss {:.4}, validation {:.4}", epoch.train_loss, epoch.validation_loss));
     }
 
     fn start(&self, device: &Device) -> Result<Session, TrainError> {

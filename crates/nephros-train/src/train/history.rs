@@ -38,7 +38,7 @@ pub fn write(path: &Path, history: &[Epoch]) -> io::Result<()> {
     for epoch in history {
         writer.serialize(epoch).map_err(io::Error::other)?;
     }
-    write_atomic(path, &writer.into_inner().map_err(|error| error.into_error())?)
+    write_atomic(path, &writer.into_inner().map_err(csv::IntoInnerError::into_error)?)
 }
 
 /// Reads what [`write`] wrote.

@@ -1,6 +1,7 @@
 //! An HTTP/1.1 server on a local port whose every answer is written by the test.
 
 use std::{
+    fmt::Write as _,
     io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex},
@@ -120,9 +121,9 @@ fn read_request(stream: TcpStream, number: usize) -> Option<(Request, TcpStream)
 fn write_reply(mut stream: TcpStream, reply: &Reply) {
     let mut head = format!("HTTP/1.1 {} Scripted\r\nConnection: close\r\n", reply.status);
     for (name, value) in &reply.headers {
-        head += &format!("{name}: {value}\r\n");
+        let _ = write!(head, "{name}: {value}\r\n");
     }
-    head += &format!("Content-Length: {}\r\n\r\n", reply.body.len());
+    let _ = write!(head, "Content-Length: {}\r\n\r\n", reply.body.len());
     let body = &reply.body[..reply.sent.unwrap_or(reply.body.len())];
     // A client that has seen enough may close first.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
