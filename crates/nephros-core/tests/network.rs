@@ -159,7 +159,7 @@ fn vgg16_of_a_small_image_equals_plain_loops() {
 fn feature_lengths() {
     // 224 / 2^5 = 7; 7 * 7 * 512 = 25088.
     assert_eq!(Architecture::Vgg16.feature_len([224, 224, 3]), 25_088);
-    assert_eq!(Architecture::Compact.feature_len([128, 160, 3]), 192);
+    assert_eq!(Architecture::Compact.feature_len([128, 160, 3]), 128);
     assert_eq!(Architecture::Vgg16.feature_len([31, 224, 3]), 0);
 }
 
@@ -206,16 +206,16 @@ fn unfit_weights_are_refused_by_key() {
     let missing = refuse(&|weights| drop(weights.0.remove("features.13.running_mean")));
     assert_eq!(missing, "weights have no `features.13.running_mean`");
     let shape = refuse(&|weights| weights.0.get_mut("features.4.weight").unwrap().shape = vec![64, 32, 9]);
-    assert_eq!(shape, "weights `features.4.weight`: expected shape [64, 32, 3, 3], got [64, 32, 9]");
+    assert_eq!(shape, "weights `features.4.weight`: expected shape [32, 16, 3, 3], got [64, 32, 9]");
     let nan = refuse(&|weights| weights.0.get_mut("features.0.bias").unwrap().values[3] = f32::NAN);
     assert_eq!(nan, "weights `features.0.bias` hold NaN at position 3, expected finite values");
     let negative = refuse(&|weights| weights.0.get_mut("features.1.running_var").unwrap().values[1] = -1.0);
     assert_eq!(negative, "weights `features.1.running_var`: expected variances, got -1 at position 1");
-    let length = refuse(&|weights| weights.0.get_mut("features.0.bias").unwrap().values.truncate(31));
-    assert_eq!(length, "weights `features.0.bias`: shape [32] does not hold 31 values");
+    let length = refuse(&|weights| weights.0.get_mut("features.0.bias").unwrap().values.truncate(15));
+    assert_eq!(length, "weights `features.0.bias`: shape [16] does not hold 15 values");
     let head = Architecture::Compact.build_head(&whole, 3, 0, size).unwrap_err();
     let NetworkError::Weights(WeightsError::Shape { key, expected, got }) = head else { panic!("{head}") };
-    assert_eq!((key.as_str(), expected, got), ("head.weight", vec![3, 192], vec![2, 192]));
+    assert_eq!((key.as_str(), expected, got), ("head.weight", vec![3, 128], vec![2, 128]));
 }
 
 #[test]
