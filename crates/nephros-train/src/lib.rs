@@ -2,6 +2,7 @@
 
 pub mod augment;
 pub mod config;
+pub mod crossval;
 pub mod evaluate;
 pub mod files;
 pub mod ingest;

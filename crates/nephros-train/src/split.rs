@@ -354,7 +354,7 @@ fn keras_subsets(records: &[Record], params: &Params) -> Vec<Subset> {
 /// Shuffles the units of each class and fills test, then validation, up to their share of the
 /// class's images; what remains is for training.
 fn unit_subsets(records: &[Record], params: &Params, unit: Unit) -> Vec<Subset> {
-    let groups = groups(records, unit);
+    let groups = grouped(records, unit);
     let mut rng = ChaCha8Rng::seed_from_u64(params.seed);
     let mut subsets = vec![Subset::Train; records.len()];
     for (class, members) in by_class(records) {
@@ -398,7 +398,7 @@ fn by_class(records: &[Record]) -> BTreeMap<&str, Vec<usize>> {
 }
 
 /// For each image the first image of its group. Exact copies of an image are always together.
-fn groups(records: &[Record], unit: Unit) -> Vec<usize> {
+pub(crate) fn grouped(records: &[Record], unit: Unit) -> Vec<usize> {
     let mut keys: Vec<HashMap<String, usize>> = vec![HashMap::new(), HashMap::new()];
     let mut parents: Vec<usize> = (0..records.len()).collect();
     let runs = if unit == Unit::Run { runs(records) } else { Vec::new() };

@@ -94,6 +94,14 @@ pub enum Command {
   nephros evaluate
   nephros -q evaluate && cat scores.json")]
     Evaluate,
+    /// Score every image once, by a model that never saw its patient
+    ///
+    /// Trains one model a fold with the parameters of params.yaml. SPLIT_BY: random shows what a
+    /// split that leaks would have claimed.
+    #[command(after_help = "Examples:
+  nephros crossval --folds 5
+  nephros --params random.yaml crossval --folds 5 --json")]
+    Crossval(CrossvalArgs),
     /// Run all four stages in order: ingest, prepare, train, evaluate
     #[command(after_help = "Examples:
   nephros run
@@ -156,6 +164,17 @@ pub struct HealthcheckArgs {
     /// Port of the server
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
+}
+
+/// Arguments of `crossval`.
+#[derive(Debug, Args)]
+pub struct CrossvalArgs {
+    /// Number of folds
+    #[arg(long, value_name = "K", default_value_t = 5)]
+    pub folds: usize,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `init`.

@@ -9,8 +9,9 @@ use nephros_core::{
 };
 use nephros_server::ServeError;
 use nephros_train::{
-    config::ConfigError, evaluate::EvaluateError, ingest::IngestError, manifest::ManifestError,
-    phantom::PhantomError, prepare::PrepareError, progress::Cancelled, split::SplitError, train::TrainError,
+    config::ConfigError, crossval::CrossvalError, evaluate::EvaluateError, ingest::IngestError,
+    manifest::ManifestError, phantom::PhantomError, prepare::PrepareError, progress::Cancelled,
+    split::SplitError, train::TrainError,
 };
 
 use crate::{
@@ -127,6 +128,7 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
     first_hint!(
         CliError,
         ConfigError,
+        CrossvalError,
         DecodeError,
         EvaluateError,
         IngestError,

@@ -49,6 +49,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         Command::Prepare => stages::run(&[Stage::Prepare], global),
         Command::Train => stages::run(&[Stage::Train], global),
         Command::Evaluate => stages::run(&[Stage::Evaluate], global),
+        Command::Crossval(args) => stages::cross_validate(args, global),
         Command::Run => stages::run(&Stage::ALL, global),
         Command::Predict(args) => predict::run(args, global),
         Command::Serve(args) => serve::run(args, global),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use nephros_train::{
+    crossval::crossval,
     evaluate::evaluate,
     ingest::{IngestSummary, ingest},
     prepare::prepare,
@@ -11,7 +12,12 @@ use nephros_train::{
     train::train,
 };
 
-use crate::{cli::Global, errors::Status, output, progress::Display};
+use crate::{
+    cli::{CrossvalArgs, Global},
+    errors::Status,
+    output,
+    progress::Display,
+};
 
 /// A stage of the pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,5 +104,14 @@ pub fn run(stages: &[Stage], global: &Global) -> anyhow::Result<Status> {
             output::line(summary.trim_end())?;
         }
     }
+    Ok(Status::Done)
+}
+
+/// Runs `crossval`.
+pub fn cross_validate(args: &CrossvalArgs, global: &Global) -> anyhow::Result<Status> {
+    let project = load(global)?;
+    let result = crossval(&project, args.folds, &Display::new(global))?;
+    let text = if args.json { serde_json::to_string(&result)? } else { result.to_string() };
+    output::line(&text)?;
     Ok(Status::Done)
 }

@@ -1,8 +1,8 @@
 //! Keras HDF5 model and weight files: read and written.
 //!
 //! In memory all weights have torchvision's keys and axis orders (see
-//! [`Weights`](crate::weights::Weights)); the files have Keras'. Features keep the keys of
-//! [`FeatureLayer`](crate::network::FeatureLayer), the head is `head.weight` and `head.bias`, with
+//! [`Weights`]); the files have Keras'. Features keep the keys of
+//! [`FeatureLayer`], the head is `head.weight` and `head.bias`, with
 //! `head.hidden.weight` and `head.hidden.bias` before it when there is a hidden layer.
 
 mod config;

@@ -41,7 +41,7 @@ pub fn write(path: &Path, history: &[Epoch]) -> io::Result<()> {
     write_atomic(path, &writer.into_inner().map_err(csv::IntoInnerError::into_error)?)
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 ///
 /// # Errors
 /// The file cannot be read or is not a history.
