@@ -159,3 +159,55 @@ fn f1(precision: f64, recall: f64) -> f64 {
 fn ratio(part: usize, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What scikit-learn says; made by `scripts/golden/metrics.py`.
+    #[derive(Deserialize)]
+    struct Golden {
+        name: String,
+        classes: usize,
+        labels: Vec<usize>,
+        probabilities: Vec<Vec<f32>>,
+        accuracy: f64,
+        precision: f64,
+        recall: f64,
+        f1: f64,
+        auroc: f64,
+        loss: f64,
+        specificity: f64,
+        confusion: Vec<Vec<usize>>,
+    }
+
+    #[test]
+    fn metrics_are_scikit_learns() {
+        let cases: Vec<Golden> = serde_json::from_str(include_str!("golden/metrics.json")).unwrap();
+        assert_eq!(cases.len(), 3);
+        for golden in cases {
+            let predictions = Predictions { labels: golden.labels, probabilities: golden.probabilities };
+            let got = predictions.metrics(golden.classes);
+            assert_eq!(predictions.confusion(golden.classes), golden.confusion, "{}", golden.name);
+            for (what, got, expected) in [
+                ("accuracy", got.accuracy, golden.accuracy),
+                ("precision", got.precision, golden.precision),
+                ("recall", got.recall, golden.recall),
+                ("sensitivity", got.sensitivity, golden.recall),
+                ("f1", got.f1, golden.f1),
+                ("auroc", got.auroc.unwrap(), golden.auroc),
+                ("specificity", got.specificity, golden.specificity),
+                ("loss", got.loss, golden.loss),
+            ] {
+                assert!((got - expected).abs() < 1e-9, "{}: {what} {got}, expected {expected}", golden.name);
+            }
+        }
+    }
+
+    #[test]
+    fn without_both_classes_there_is_no_auroc() {
+        let predictions = Predictions { labels: vec![1, 1], probabilities: vec![vec![0.4, 0.6]; 2] };
+        assert_eq!(predictions.metrics(2).auroc, None);
+        assert_eq!(predictions.majority_accuracy(2).to_bits(), 1.0f64.to_bits());
+    }
+}

@@ -86,23 +86,27 @@ impl Fit<'_> {
                 break;
             }
             let epoch = self.epoch(&mut session, number, &device, progress)?;
-            tracing::info!(
-                "epoch {number}/{epochs}: train loss {:.4}, accuracy {:.3}; validation loss {:.4}, accuracy \
-                 {:.3}, AUROC {}",
-                epoch.train_loss,
-                epoch.train_accuracy,
-                epoch.validation_loss,
-                epoch.validation_accuracy,
-                epoch.validation_auroc.map_or("undefined".into(), |auroc| format!("{auroc:.3}")),
-            );
+            let remark = self.remark(&epoch);
+            tracing::info!("epoch {number}/{epochs}: {remark}");
             task.advance(1);
-            task.message(&format!("loss {:.4}, validation {:.4}", epoch.train_loss, epoch.validation_loss));
+            task.message(&remark);
             if let Some(checkpoint) = &self.checkpoint {
                 checkpoint.save(&session.model, &session.optimizer, &session.state, &session.best)?;
             }
         }
         let State { history, best_epoch } = session.state;
         Ok(Fitted { weights: session.best, history, best_epoch, resumed_after })
+    }
+
+    /// The figures of an epoch in a line; without validation images those of training alone.
+    fn remark(&self, epoch: &Epoch) -> String {
+        let train = format!("train loss {:.4}, accuracy {:.3}", epoch.train_loss, epoch.train_accuracy);
+        if self.validation.is_empty() {
+            return train;
+        }
+        let Epoch { validation_loss: loss, validation_accuracy: accuracy, .. } = epoch;
+        let auroc = epoch.validation_auroc.map_or("undefined".to_owned(), |value| format!("{value:.3}"));
+        format!("{train}; validation loss {loss:.4}, accuracy {accuracy:.3}, AUROC {auroc}")
     }
 
     fn start(&self, device: &Device) -> Result<Session, TrainError> {

@@ -1,0 +1,38 @@
+#!/usr/bin/env python3
+"""Golden values of the metrics: python3 -m venv v && v/bin/pip install scikit-learn==1.5.2 && v/bin/python scripts/golden/metrics.py
+
+Writes crates/nephros-train/src/evaluate/golden/metrics.json: labels and f32 probabilities drawn from a
+fixed seed, with ties, and what scikit-learn says of them.
+"""
+import json, pathlib
+import numpy as np
+from sklearn import metrics as m
+
+def case(name, classes, n, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    logits = rng.standard_normal((n, classes)) + 1.2 * np.eye(classes)[labels]
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    # Two decimals make ties among the scores.
+    p = np.round(p, 2); p[:, -1] = 1 - p[:, :-1].sum(1)
+    p = np.clip(p, 0, 1).astype(np.float32)
+    q = p.astype(np.float64)
+    predicted = q.argmax(1)
+    binary = classes == 2
+    how = dict(average="binary" if binary else "macro", zero_division=0)
+    confusion = m.confusion_matrix(labels, predicted, labels=range(classes))
+    def specificity(c):
+        others = [k for k in range(classes) if k != c]
+        return confusion[np.ix_(others, others)].sum() / confusion[others].sum()
+    each = [1] if binary else range(classes)
+    loss = -np.log(np.maximum(q[np.arange(n), labels], 1e-15)).mean()
+    return dict(name=name, classes=classes, labels=labels.tolist(), probabilities=q.tolist(),
+                accuracy=m.accuracy_score(labels, predicted), precision=m.precision_score(labels, predicted, **how),
+                recall=m.recall_score(labels, predicted, **how), f1=m.f1_score(labels, predicted, **how),
+                auroc=float(np.mean([m.roc_auc_score(labels == c, q[:, c]) for c in each])), loss=float(loss),
+                specificity=float(np.mean([specificity(c) for c in each])), confusion=confusion.tolist())
+
+cases = [case("two classes", 2, 60, 1), case("four classes", 4, 80, 2), case("few", 2, 7, 3)]
+out = pathlib.Path(__file__).parents[2] / "crates/nephros-train/src/evaluate/golden/metrics.json"
+out.parent.mkdir(parents=True, exist_ok=True)
+out.write_text(json.dumps(cases) + "\n")
