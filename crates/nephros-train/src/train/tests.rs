@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
 use nephros_core::{
     network::Architecture,
     pixels::Resample,
+    predictor::Predictor,
     preprocessing::{Normalization, Preprocessing},
     weights::Weights,
 };
@@ -13,8 +14,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    Checkpoint, Fit, Fitted, Inputs, Layout, TrainError, Trained,
-    data::{Pipeline, Sample},
+    Checkpoint, Classifier, Fit, Fitted, Inputs, Layout, TrainError, Trained,
+    data::{Pipeline, Sample, View},
 };
 use crate::{
     augment::AugmentationRanges,
@@ -154,4 +155,67 @@ fn early_stopping_keeps_the_best_epoch() {
     let best = fitted.history.iter().min_by(|a, b| a.validation_loss.total_cmp(&b.validation_loss)).unwrap();
     assert_eq!(best.epoch, fitted.best_epoch);
     assert!(fitted.history.len() <= fitted.best_epoch + 2);
+}
+
+#[test]
+fn the_trained_network_and_the_engine_that_serves_agree() {
+    let params = Params { epochs: 2, ..params() };
+    let weights = fit(&params, None, &Silent).unwrap().weights;
+    let layout = Layout {
+        architecture: params.architecture,
+        image_size: params.image_size,
+        hidden_units: 0,
+        classes: 2,
+    };
+    let (samples, pipeline) = (samples(8, 3), pipeline(&params));
+    let inputs = Inputs::Images { samples: samples.iter().collect(), pipeline: &pipeline };
+    let served = inputs.predict(layout, &weights).unwrap();
+    let device = Device::flex();
+    let trained = Trained::Layers { last: params.architecture.layers().len() };
+    let model = Classifier::new(layout, trained, &weights, &device).unwrap();
+    let input = TensorData::new(inputs.batch(&[0, 1, 2, 3, 4, 5, 6, 7], None), [8, SIZE, SIZE, 3]);
+    let logits = model.forward(layout.architecture, Tensor::from_data(input, &device));
+    let probabilities: Vec<f32> = softmax(logits, 1).into_data().iter::<f32>().collect();
+    for (trained, served) in probabilities.iter().zip(served.probabilities.concat()) {
+        assert!((trained - served).abs() < 1e-5, "{trained} and {served}");
+    }
+}
+
+#[test]
+fn a_head_on_cached_features_agrees_with_the_engine_that_serves() {
+    for hidden_units in [0, 5] {
+        let params = Params {
+            architecture: Architecture::Vgg16,
+            // Two by two positions are left, so that the order of the features matters.
+            image_size: [64, 64, 3],
+            hidden_units,
+            ..params()
+        };
+        let (weights, pipeline) = (initial(&params), pipeline(&params));
+        let layout =
+            Layout { architecture: params.architecture, image_size: [64, 64, 3], hidden_units, classes: 2 };
+        let labels = vec!["0".into(), "1".into()];
+        let predictor = Predictor::from_parts(
+            layout.architecture,
+            hidden_units,
+            labels,
+            pipeline.preprocessing.clone(),
+            &weights,
+            String::new(),
+        )
+        .unwrap();
+        let noise = Sample {
+            pixels: samples(4, 9).into_iter().flat_map(|s| s.pixels).collect(),
+            ..samples(1, 9)[0].clone()
+        };
+        let features = predictor.features(&pipeline.input(&noise, View::Plain), 1).unwrap();
+        let served = predictor.predict_features(&features, 1).unwrap()[0].probabilities.clone();
+        let device = Device::flex();
+        let model = Classifier::new(layout, Trained::Head, &weights, &device).unwrap();
+        let input = TensorData::new(features.clone(), [1, features.len()]);
+        let logits = model.forward_head(Tensor::from_data(input, &device));
+        let trained: Vec<f32> = softmax(logits, 1).into_data().iter::<f32>().collect();
+        assert!((trained[0] - served[0]).abs() < 1e-5, "{trained:?} and {served:?}");
+        assert_eq!(model.to_weights(layout, Trained::Head, &weights), weights);
+    }
 }
