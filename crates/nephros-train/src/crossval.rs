@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     augment::AugmentationRanges,
-    config::{Params, SplitBy},
+    config::Params,
     evaluate::{
         interval::{Intervals, bootstrap},
         metrics::{Metrics, Predictions},
@@ -174,11 +174,7 @@ impl Hint for CrossvalError {
 pub fn crossval(project: &Project, folds: usize, progress: &dyn Progress) -> Result<Crossval, CrossvalError> {
     let dataset = Dataset::load(project)?;
     let params = Params { early_stopping_patience: 0, ..project.params.clone() };
-    let unit = match params.split_by {
-        SplitBy::Patient if dataset.records.iter().all(|record| !record.patient.is_empty()) => Unit::Patient,
-        SplitBy::Patient => Unit::Run,
-        SplitBy::Random | SplitBy::Keras => Unit::Image,
-    };
+    let unit = Unit::of(&dataset.records, params.split_by);
     let fold_of = assign(&dataset, unit, folds, params.seed)?;
     let material = Material::load(project, &dataset, params, progress)?;
     let mut answers: Vec<Option<Vec<f32>>> = vec![None; dataset.records.len()];

@@ -52,6 +52,17 @@ pub enum Unit {
     Image,
 }
 
+impl Unit {
+    /// What `SPLIT_BY` keeps together among these records: patients only if all are known.
+    pub fn of(records: &[Record], split_by: SplitBy) -> Self {
+        match split_by {
+            SplitBy::Patient if records.iter().all(|record| !record.patient.is_empty()) => Self::Patient,
+            SplitBy::Patient => Self::Run,
+            SplitBy::Random | SplitBy::Keras => Self::Image,
+        }
+    }
+}
+
 /// One image's side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
@@ -161,11 +172,7 @@ impl Split {
     /// # Errors
     /// [`SplitError::TooFew`].
     pub fn new(records: &[Record], params: &Params) -> Result<Self, SplitError> {
-        let unit = match params.split_by {
-            SplitBy::Patient if records.iter().all(|record| !record.patient.is_empty()) => Unit::Patient,
-            SplitBy::Patient => Unit::Run,
-            SplitBy::Random | SplitBy::Keras => Unit::Image,
-        };
+        let unit = Unit::of(records, params.split_by);
         let subsets = match params.split_by {
             SplitBy::Keras => keras_subsets(records, params),
             SplitBy::Patient | SplitBy::Random => unit_subsets(records, params, unit),
