@@ -11,7 +11,7 @@ use crate::{
     hint::Hint,
     keras::{self, KerasError, KerasModel},
     network::{Architecture, NetworkError},
-    pixels::{Resample, RgbImage},
+    pixels::RgbImage,
     preprocessing::{Normalization, Preprocessing},
     weights::Weights,
 };
@@ -159,7 +159,7 @@ impl Predictor {
         let labels = assumed_labels(classes);
         let assumption = assumption(path, normalization, &labels);
         let normalization = normalization.unwrap_or(Normalization::Unit);
-        let preprocessing = Preprocessing { image_size, resample: Resample::Bilinear, normalization };
+        let preprocessing = Preprocessing::new(image_size, normalization);
         let digest = sha256(&weights.to_bytes().map_err(NetworkError::from)?);
         let id = format!("{architecture}-{}", &digest[..8]);
         let model = Self::from_parts(architecture, hidden_units, labels, preprocessing, &weights, id)?;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::pixels::{Resample, RgbImage, resize};
+use crate::pixels::{Crop, Resample, RgbImage, crop_to_body, resize};
 
 /// Means of blue, green and red over ImageNet, 0 to 255.
 const CAFFE_MEANS: [f32; 3] = [103.939, 116.779, 123.68];
@@ -33,13 +33,24 @@ pub struct Preprocessing {
     pub resample: Resample,
     /// Scaling and channel order.
     pub normalization: Normalization,
+    /// What of the image is resized.
+    #[serde(default, skip_serializing_if = "Crop::is_none")]
+    pub crop: Crop,
 }
 
 impl Preprocessing {
-    /// Resizes to `image_size`.
+    /// The whole image, resized by the triangle filter.
+    pub fn new(image_size: [usize; 3], normalization: Normalization) -> Self {
+        Self { image_size, resample: Resample::Bilinear, normalization, crop: Crop::None }
+    }
+
+    /// Crops as [`Crop`] says and resizes to `image_size`.
     pub fn resize(&self, image: &RgbImage) -> RgbImage {
         let [height, width, _] = self.image_size;
-        resize(image, width, height, self.resample)
+        match self.crop {
+            Crop::None => resize(image, width, height, self.resample),
+            Crop::Body => resize(&crop_to_body(image), width, height, self.resample),
+        }
     }
 
     /// Normalises `[height, width, 3]` RGB values of 0 to 255 in place; whole pixels only.
@@ -75,8 +86,7 @@ mod tests {
     use super::*;
 
     fn normalized(normalization: Normalization, pixel: [f32; 3]) -> [f32; 3] {
-        let preprocessing =
-            Preprocessing { image_size: [1, 1, 3], resample: Resample::Bilinear, normalization };
+        let preprocessing = Preprocessing::new([1, 1, 3], normalization);
         let mut values = pixel;
         preprocessing.normalize(&mut values);
         values
@@ -110,9 +120,8 @@ mod tests {
     #[test]
     fn apply_resizes_before_it_normalises() {
         let preprocessing = Preprocessing {
-            image_size: [1, 2, 3],
             resample: Resample::Nearest,
-            normalization: Normalization::Unit,
+            ..Preprocessing::new([1, 2, 3], Normalization::Unit)
         };
         let image = RgbImage::new(2, 2, vec![255, 0, 0, 0, 255, 0, 0, 0, 255, 51, 51, 51]);
         let values = preprocessing.apply(&image.expect("2×2"));

@@ -16,7 +16,7 @@ use std::{
 use image::{ImageFormat, Luma, imageops};
 use nephros_core::{
     network::Architecture,
-    pixels::{Resample, decode},
+    pixels::decode,
     predictor::Predictor,
     preprocessing::{Normalization, Preprocessing},
     weights::{Tensor, Weights},
@@ -74,11 +74,7 @@ fn browser_or_skip() -> Option<Browser> {
 /// `compact` at 32×32 with weights from a fixed sequence: a real network that was never trained.
 fn untrained() -> Predictor {
     let labels = vec!["Normal".to_owned(), "Tumor".to_owned()];
-    let preprocessing = Preprocessing {
-        image_size: [32, 32, 3],
-        resample: Resample::Bilinear,
-        normalization: Normalization::Unit,
-    };
+    let preprocessing = Preprocessing::new([32, 32, 3], Normalization::Unit);
     let mut state = 1_u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fmt, io};
 
 use burn::tensor::Device;
-use nephros_core::{hint::Hint, pixels::Resample, preprocessing::Preprocessing, weights::Weights};
+use nephros_core::{hint::Hint, weights::Weights};
 use rand::{SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -269,8 +269,7 @@ impl Material {
         )?;
         let mut initial = base.weights;
         add_head(&mut initial, &params, classes);
-        let normalization = params.normalization.unwrap_or(base.normalization);
-        let preprocessing = Preprocessing { image_size, resample: Resample::Bilinear, normalization };
+        let preprocessing = params.preprocessing(base.normalization);
         let members: Vec<_> = dataset.records.iter().zip(dataset.targets.iter().copied()).collect();
         let samples =
             load_images(&dataset.root, &members, &preprocessing, progress).map_err(TrainError::from)?;

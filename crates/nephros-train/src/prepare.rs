@@ -5,8 +5,7 @@ use std::{fmt, path::PathBuf};
 use nephros_core::{
     hint::Hint,
     network::Architecture,
-    pixels::Resample,
-    preprocessing::{Normalization, Preprocessing},
+    preprocessing::Normalization,
     weights::{Tensor, Weights},
 };
 use rand::{RngExt as _, SeedableRng as _};
@@ -92,9 +91,8 @@ pub fn prepare(project: &Project, progress: &dyn Progress) -> Result<PrepareSumm
     add_head(&mut weights, params, params.classes);
     let file = project.path(&files.updated_base_model_path);
     write_keras(&file, params, Some(params.classes), &weights)?;
-    let normalization = params.normalization.unwrap_or(normalization);
-    let preprocessing =
-        Preprocessing { image_size: params.image_size, resample: Resample::Bilinear, normalization };
+    let preprocessing = params.preprocessing(normalization);
+    let normalization = preprocessing.normalization;
     project.write_preprocessing(&preprocessing)?;
     let parameters = weights.0.values().map(|tensor| tensor.values.len()).sum();
     Ok(PrepareSummary { architecture: params.architecture, source, normalization, parameters, file })

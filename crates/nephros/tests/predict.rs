@@ -10,7 +10,7 @@ use common::{Folder, Run};
 use nephros_core::{
     bundle::{Bundle, BundleParts},
     network::Architecture,
-    pixels::{Resample, RgbImage},
+    pixels::RgbImage,
     preprocessing::{Normalization, Preprocessing},
     weights::{Tensor, Weights},
 };
@@ -44,11 +44,7 @@ fn save_bundle(dir: &Path) {
         architecture: Architecture::Compact,
         hidden_units: 0,
         labels: vec!["Normal".into(), "Tumor".into()],
-        preprocessing: Preprocessing {
-            image_size: IMAGE_SIZE,
-            resample: Resample::Bilinear,
-            normalization: Normalization::Unit,
-        },
+        preprocessing: Preprocessing::new(IMAGE_SIZE, Normalization::Unit),
         params: Value::Object(Map::new()),
         dataset_digest: String::new(),
         split_digest: String::new(),

@@ -1,11 +1,13 @@
 //! Decoded images, by the rules of PIL.
 
+mod body;
 mod decode;
 mod error;
 mod jpeg;
 mod raster;
 mod resize;
 
+pub use body::{Crop, crop_to_body};
 pub use decode::{Limits, decode, decode_with_limits};
 pub use error::{DecodeError, Format, Lookalike};
 pub use resize::{Resample, resize};

@@ -4,7 +4,7 @@
 
 use nephros_core::{
     network::Architecture,
-    pixels::{Resample, RgbImage},
+    pixels::RgbImage,
     preprocessing::{Normalization, Preprocessing},
     weights::{Tensor, Weights},
 };
@@ -37,7 +37,7 @@ pub fn weights(architecture: Architecture, labels: usize, hidden_units: usize, s
 }
 
 pub fn preprocessing(image_size: [usize; 3]) -> Preprocessing {
-    Preprocessing { image_size, resample: Resample::Bilinear, normalization: Normalization::Unit }
+    Preprocessing::new(image_size, Normalization::Unit)
 }
 
 pub fn labels(names: &[&str]) -> Vec<String> {

@@ -1,6 +1,10 @@
 //! `params.yaml`: how to train.
 
-use nephros_core::{network::Architecture, preprocessing::Normalization};
+use nephros_core::{
+    network::Architecture,
+    pixels::Crop,
+    preprocessing::{Normalization, Preprocessing},
+};
 use serde::{Deserialize, Serialize};
 
 /// The whole file. The first eight keys are the reference's and have no default; ours do.
@@ -61,6 +65,9 @@ pub struct Params {
     /// Pixel convention; default: the convention of `WEIGHTS`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normalization: Option<Normalization>,
+    /// What of an image the network sees.
+    #[serde(default)]
+    pub crop: Crop,
     /// Augmented views of each image whose features are cached (frozen base only).
     #[serde(default = "default_views")]
     pub augmentation_views: usize,
@@ -106,6 +113,14 @@ pub struct Params {
     /// Share of the target spread over all classes, 0 to below 1.
     #[serde(default)]
     pub label_smoothing: f64,
+}
+
+impl Params {
+    /// From a decoded image to the network; `convention` is that of the weights.
+    pub fn preprocessing(&self, convention: Normalization) -> Preprocessing {
+        let normalization = self.normalization.unwrap_or(convention);
+        Preprocessing { crop: self.crop, ..Preprocessing::new(self.image_size, normalization) }
+    }
 }
 
 /// Where the weights come from.

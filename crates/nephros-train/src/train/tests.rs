@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
 use nephros_core::{
     network::Architecture,
-    pixels::Resample,
     predictor::Predictor,
     preprocessing::{Normalization, Preprocessing},
     weights::Weights,
@@ -58,11 +57,7 @@ fn samples(count: usize, seed: u64) -> Vec<Sample> {
 }
 
 fn pipeline(params: &Params) -> Pipeline {
-    let preprocessing = Preprocessing {
-        image_size: params.image_size,
-        resample: Resample::Bilinear,
-        normalization: Normalization::Unit,
-    };
+    let preprocessing = Preprocessing::new(params.image_size, Normalization::Unit);
     Pipeline { preprocessing, ranges: AugmentationRanges::from(params), seed: params.seed }
 }
 
