@@ -11,6 +11,7 @@ mod layout;
 mod mapped;
 mod network;
 mod pooling;
+pub mod training;
 
 pub use error::ConvError;
 pub use mapped::MappedFile;

@@ -59,16 +59,30 @@ impl Architecture {
     /// # Errors
     /// See [`NetworkError`].
     pub fn build_features(self, weights: &Weights, image_size: [usize; 3]) -> Result<Network, NetworkError> {
+        self.build_first_layers(weights, image_size, self.layers().len())
+    }
+
+    /// Builds the first `count` layers of the feature extractor, as [`Self::build_features`] does
+    /// all of them.
+    ///
+    /// # Errors
+    /// See [`NetworkError`].
+    pub fn build_first_layers(
+        self,
+        weights: &Weights,
+        image_size: [usize; 3],
+        count: usize,
+    ) -> Result<Network, NetworkError> {
         check_image_size(self, image_size)?;
+        let described = &self.layers()[..count.min(self.layers().len())];
         let mut folded = Vec::new();
-        for layer in self.layers() {
+        for layer in described {
             if let FeatureLayer::Conv { key, batch_norm, inputs, outputs, .. } = *layer {
                 folded.push(convolution(weights, key, batch_norm, inputs, outputs)?);
             }
         }
         let mut convolutions = folded.iter();
-        let layers: Vec<Layer<'_>> = self
-            .layers()
+        let layers: Vec<Layer<'_>> = described
             .iter()
             .filter_map(|layer| match layer {
                 FeatureLayer::Conv { .. } => {

@@ -17,6 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{
     TrainError,
     checkpoint::{Checkpoint, State},
+    cpu::CpuGradients,
     history::Epoch,
     inputs::Inputs,
     network::{Classifier, Layout, Trained},
@@ -64,6 +65,8 @@ pub struct Fitted {
 struct Session {
     model: Classifier,
     optimizer: ModuleOptimizer,
+    /// Where convolutions learn on the CPU.
+    kernels: Option<CpuGradients>,
     state: State,
     best: Weights,
 }
@@ -111,9 +114,16 @@ impl Fit<'_> {
 
     fn start(&self, device: &Device) -> Result<Session, TrainError> {
         let model = Classifier::new(self.layout, self.trained, self.initial, device)?;
+        let kernels = match self.trained {
+            Trained::Layers { last } if *device == Device::flex() => {
+                Some(CpuGradients::new(self.layout, last, self.initial)?)
+            }
+            _ => None,
+        };
         let fresh = Session {
             model,
             optimizer: self.optimizer(),
+            kernels,
             state: State::default(),
             best: self.initial.clone(),
         };
@@ -122,6 +132,7 @@ impl Fit<'_> {
         Ok(Session {
             model: fresh.model.try_load_record(saved.model).map_err(TrainError::record)?,
             optimizer: fresh.optimizer.load_record(saved.optimizer),
+            kernels: fresh.kernels,
             state: saved.state,
             best: saved.best,
         })
@@ -182,7 +193,8 @@ impl Fit<'_> {
         for (position, batch) in order.chunks(self.params.batch_size).enumerate() {
             check(progress)?;
             let rate = self.learning_rate(first_step + position, steps);
-            loss_sum += self.step(session, batch, number, rate, device, &mut seen) * batch.len() as f64;
+            let loss = self.step(session, batch, number, rate, device, &mut seen)?;
+            loss_sum += loss * batch.len() as f64;
         }
         let classes = self.layout.classes;
         let train = seen.metrics(classes);
@@ -227,31 +239,45 @@ impl Fit<'_> {
         rate: f64,
         device: &Device,
         seen: &mut Predictions,
-    ) -> f64 {
+    ) -> Result<f64, TrainError> {
         let values = self.train.batch(batch, Some(epoch as u64));
         let labels: Vec<usize> = batch.iter().map(|&position| self.train.label(position)).collect();
-        let logits = match self.trained {
-            Trained::Head => {
+        let mut loss = |logits| self.loss(logits, &labels, device, seen);
+        let (loss, gradients) = match (&mut session.kernels, self.trained) {
+            (Some(kernels), _) => kernels.gradients(&session.model, &values, batch.len(), device, loss)?,
+            (None, Trained::Head) => {
                 let shape = [batch.len(), values.len() / batch.len()];
-                session.model.forward_head(Tensor::from_data(TensorData::new(values, shape), device))
+                let data = TensorData::new(values, shape);
+                let loss = loss(session.model.forward_head(Tensor::from_data(data, device)));
+                (loss.clone(), GradientsParams::from_grads(loss.backward(), &session.model))
             }
-            Trained::Layers { .. } => {
+            (None, Trained::Layers { .. }) => {
                 let [height, width, channels] = self.layout.image_size;
                 let data = TensorData::new(values, [batch.len(), height, width, channels]);
-                session.model.forward(self.layout.architecture, Tensor::from_data(data, device))
+                let input = Tensor::from_data(data, device);
+                let loss = loss(session.model.forward(self.layout.architecture, input));
+                (loss.clone(), GradientsParams::from_grads(loss.backward(), &session.model))
             }
         };
+        session.model = session.optimizer.step(rate, session.model.clone(), gradients);
+        Ok(f64::from(loss.into_scalar::<f32>()))
+    }
+
+    /// Mean cross-entropy of logits `[batch, classes]`; the probabilities are noted in `seen`.
+    fn loss(
+        &self,
+        logits: Tensor<2>,
+        labels: &[usize],
+        device: &Device,
+        seen: &mut Predictions,
+    ) -> Tensor<1> {
         let log_probabilities = log_softmax(logits, 1); // [batch, classes]
         let rows: Vec<f32> = log_probabilities.clone().into_data().iter::<f32>().collect();
-        for (row, &label) in rows.chunks_exact(self.layout.classes).zip(&labels) {
+        for (row, &label) in rows.chunks_exact(self.layout.classes).zip(labels) {
             seen.push(label, row.iter().map(|log| log.exp()).collect());
         }
-        let targets = Tensor::from_data(self.targets(&labels), device);
-        let loss = (log_probabilities * targets).sum().neg() / batch.len() as f32;
-        let value = f64::from(loss.clone().into_scalar::<f32>());
-        let gradients = GradientsParams::from_grads(loss.backward(), &session.model);
-        session.model = session.optimizer.step(rate, session.model.clone(), gradients);
-        value
+        let targets = Tensor::from_data(self.targets(labels), device);
+        (log_probabilities * targets).sum().neg() / labels.len() as f32
     }
 
     /// Target distribution of each image times the weight of its class, `[batch, classes]`.

@@ -1,6 +1,7 @@
 //! Stage `train`: from a prepared network and ingested images to a model bundle.
 
 mod checkpoint;
+mod cpu;
 pub mod data;
 mod features;
 mod fit;
@@ -12,6 +13,7 @@ mod stage;
 mod tests;
 
 pub use checkpoint::Checkpoint;
+pub use cpu::CpuGradients;
 pub use features::{FeatureStore, Key};
 pub use fit::{Fit, Fitted};
 pub use inputs::Inputs;
@@ -20,10 +22,12 @@ pub(crate) use stage::write_keras;
 pub use stage::{TrainSummary, cached_features, class_weights, train, trained_part};
 
 use burn::store::RecordError;
+use nephros_conv::ConvError;
 use nephros_core::{
     bundle::BundleError,
     hint::Hint,
     keras::KerasError,
+    network::NetworkError,
     predictor::{ModelError, PredictError},
     weights::WeightsError,
 };
@@ -58,6 +62,12 @@ pub enum TrainError {
     /// The network gave no answer.
     #[error(transparent)]
     Predict(#[from] PredictError),
+    /// The frozen part of the network cannot be built.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The part that is trained does not fit together.
+    #[error(transparent)]
+    Engine(#[from] ConvError),
     /// The bundle cannot be written.
     #[error(transparent)]
     Bundle(#[from] BundleError),
@@ -104,13 +114,14 @@ impl Hint for TrainError {
             Self::Weights(error) => error.hint(),
             Self::Model(error) => error.hint(),
             Self::Predict(error) => error.hint(),
+            Self::Network(error) => error.hint(),
             Self::Bundle(error) => error.hint(),
             Self::Record(_) => {
                 Some("delete the checkpoint folder in artifacts/training and train again".into())
             }
             Self::Prepared { .. } => Some("run `nephros prepare` after changing params.yaml".into()),
             Self::Diverged { .. } => Some("lower LEARNING_RATE, by a factor of 10 at first".into()),
-            Self::Io(_) | Self::Cancelled(_) => None,
+            Self::Io(_) | Self::Engine(_) | Self::Cancelled(_) => None,
         }
     }
 }

@@ -17,14 +17,14 @@ use nephros_core::{
 /// One convolution with its batch norm, where it has one.
 #[derive(Module, Debug)]
 pub struct ConvBlock {
-    conv: Conv2d,
-    norm: Option<BatchNorm>,
+    pub(super) conv: Conv2d,
+    pub(super) norm: Option<BatchNorm>,
 }
 
 /// Feature extractor and head; without blocks it is a head alone.
 #[derive(Module, Debug)]
 pub struct Classifier {
-    blocks: Vec<ConvBlock>,
+    pub(super) blocks: Vec<ConvBlock>,
     hidden: Option<Linear>,
     output: Linear,
 }
