@@ -31,6 +31,10 @@ pub struct AugmentationRanges {
     pub brightness: f64,
     /// Factor drawn from `1 - contrast` to `1 + contrast`.
     pub contrast: f64,
+    /// Exponent drawn from `1 / (1 + gamma)` to `1 + gamma`, as likely below 1 as above.
+    pub gamma: f64,
+    /// Standard deviation drawn from 0 to this share of white.
+    pub noise: f64,
 }
 
 impl From<&Params> for AugmentationRanges {
@@ -49,6 +53,8 @@ impl From<&Params> for AugmentationRanges {
             vertical_flip: params.vertical_flip,
             brightness: params.brightness_range,
             contrast: params.contrast_range,
+            gamma: params.gamma_range,
+            noise: params.noise_range,
         }
     }
 }
@@ -56,7 +62,7 @@ impl From<&Params> for AugmentationRanges {
 impl AugmentationRanges {
     /// Draws a transform for images of `height`×`width` pixels.
     ///
-    /// Ten numbers are drawn whatever is switched on, so that a switch changes only its own part.
+    /// As many numbers are drawn whatever is switched on, so that a switch changes only its own part.
     /// Keras 2.12 draws `tx` from the height's range and `ty` from the width's, though `tx` moves
     /// columns; here each range moves the axis in its name.
     pub fn draw(&self, rng: &mut impl Rng, height: usize, width: usize) -> Transform {
@@ -70,7 +76,23 @@ impl AugmentationRanges {
         let flip_vertical = rng.random::<f64>() < 0.5 && self.vertical_flip;
         let brightness = 1.0 + either_way(rng, self.brightness);
         let contrast = 1.0 + either_way(rng, self.contrast);
-        Transform { theta, tx, ty, shear, zx, zy, flip_horizontal, flip_vertical, brightness, contrast }
+        let gamma = either_way(rng, self.gamma.ln_1p()).exp();
+        let noise = rng.random::<f64>() * self.noise;
+        let noise_seed = rng.random();
+        Transform {
+            theta,
+            tx,
+            ty,
+            shear,
+            zx,
+            zy,
+            flip_horizontal,
+            flip_vertical,
+            brightness,
+            contrast,
+            gamma,
+            noise: Noise { deviation: noise * 255.0, seed: if noise > 0.0 { noise_seed } else { 0 } },
+        }
     }
 }
 
@@ -115,6 +137,19 @@ pub struct Transform {
     pub brightness: f64,
     /// Factor of every value's distance from the image's mean, cut to 0 to 255.
     pub contrast: f64,
+    /// Power to which every value, as a share of 255, is raised.
+    pub gamma: f64,
+    /// What is added to every pixel.
+    pub noise: Noise,
+}
+
+/// Gaussian noise, the same in all channels of a pixel.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Noise {
+    /// Standard deviation, of 255.
+    pub deviation: f64,
+    /// Where its numbers come from.
+    pub seed: u64,
 }
 
 impl Default for Transform {
@@ -131,13 +166,15 @@ impl Default for Transform {
             flip_vertical: false,
             brightness: 1.0,
             contrast: 1.0,
+            gamma: 1.0,
+            noise: Noise::default(),
         }
     }
 }
 
 impl Transform {
     /// Transforms `[height, width, channels]` values of 0 to 255: geometry, flips, brightness,
-    /// contrast. Parts that change nothing leave every bit as it is.
+    /// contrast, gamma, noise. Parts that change nothing leave every bit as it is.
     pub fn apply(&self, pixels: &[f32], height: usize, width: usize, channels: usize) -> Vec<f32> {
         let mut values = match self.affine(height, width) {
             Some(affine) => affine.sample(pixels, height, width, channels),
@@ -151,6 +188,8 @@ impl Transform {
             mirror(&mut values, row);
         }
         change_light(&mut values, self.brightness as f32, self.contrast as f32);
+        raise(&mut values, self.gamma as f32);
+        self.noise.add(&mut values, channels);
         values
     }
 
@@ -249,6 +288,34 @@ fn change_light(values: &mut [f32], brightness: f32, contrast: f32) {
         let mean = (sum / values.len().max(1) as f64) as f32;
         for value in values {
             *value = (mean + (*value - mean) * contrast).clamp(0.0, 255.0);
+        }
+    }
+}
+
+fn raise(values: &mut [f32], gamma: f32) {
+    if gamma.to_bits() != 1.0_f32.to_bits() {
+        for value in values {
+            *value = 255.0 * (*value / 255.0).max(0.0).powf(gamma);
+        }
+    }
+}
+
+impl Noise {
+    fn add(self, values: &mut [f32], channels: usize) {
+        if self.deviation <= 0.0 {
+            return;
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        // Two independent normal numbers from two uniform ones.
+        // Source: Box and Muller, A note on the generation of random normal deviates, 1958.
+        for pixels in values.chunks_mut(2 * channels.max(1)) {
+            let radius = (-2.0 * (1.0 - rng.random::<f32>()).ln()).sqrt() * self.deviation as f32;
+            let (sin, cos) = (std::f32::consts::TAU * rng.random::<f32>()).sin_cos();
+            for (pixel, noise) in pixels.chunks_mut(channels.max(1)).zip([radius * cos, radius * sin]) {
+                for value in pixel {
+                    *value = (*value + noise).clamp(0.0, 255.0);
+                }
+            }
         }
     }
 }

@@ -24,9 +24,9 @@ use crate::{
     split::{Split, SplitError, Subset, Unit, grouped},
     stages::{Dataset, Project},
     train::{
-        FeatureStore, Fit, Inputs, Key, Layout, TrainError, Trained, cached_features, class_weights,
+        FeatureStore, Fit, Inputs, Key, Layout, Sampler, TrainError, Trained, cached_features, class_weights,
         data::{Pipeline, Sample, load_images},
-        trained_part,
+        draw, trained_part,
     },
 };
 
@@ -248,6 +248,10 @@ struct Material {
     pipeline: Pipeline,
     samples: Vec<Sample>,
     features: Option<(FeatureStore, Vec<Vec<Key>>)>,
+    /// Group of each image: those of one patient share it.
+    groups: Vec<usize>,
+    /// Drawn slices that every fold trains on.
+    drawn: Vec<Sample>,
 }
 
 impl Material {
@@ -285,10 +289,12 @@ impl Material {
         } else {
             None
         };
-        Ok(Self { params, layout, trained, initial, pipeline, samples, features })
+        let drawn = draw(&params, &dataset.labels, &pipeline.preprocessing, progress)?;
+        let groups = grouped(&dataset.records, Unit::of(&dataset.records, params.split_by));
+        Ok(Self { params, layout, trained, initial, pipeline, samples, features, groups, drawn })
     }
 
-    fn inputs(&self, positions: &[usize]) -> Inputs<'_> {
+    fn inputs<'a>(&'a self, positions: &[usize], drawn: &'a [Sample]) -> Inputs<'a> {
         match &self.features {
             Some((store, keys)) => Inputs::Features {
                 store,
@@ -297,7 +303,7 @@ impl Material {
                 preprocessing: self.pipeline.preprocessing.clone(),
             },
             None => Inputs::Images {
-                samples: positions.iter().map(|&position| &self.samples[position]).collect(),
+                samples: positions.iter().map(|&position| &self.samples[position]).chain(drawn).collect(),
                 pipeline: &self.pipeline,
             },
         }
@@ -310,19 +316,23 @@ impl Material {
         progress: &dyn Progress,
     ) -> Result<Predictions, TrainError> {
         let labels: Vec<usize> = train.iter().map(|&position| self.samples[position].label).collect();
+        let groups: Vec<usize> = train.iter().map(|&position| self.groups[position]).collect();
+        let sampler = Sampler::new(&self.params, &labels, &groups)
+            .with_drawn(self.drawn.len(), self.params.phantom_share);
         let fit = Fit {
             params: &self.params,
             layout: self.layout,
             trained: self.trained,
             initial: &self.initial,
             class_weights: class_weights(&self.params, &labels, self.layout.classes),
-            train: self.inputs(train),
+            sampler,
+            train: self.inputs(train, &self.drawn),
             // Nothing is chosen by validation, so that no image is spent on it.
-            validation: self.inputs(&[]),
+            validation: self.inputs(&[], &[]),
             checkpoint: None,
         };
         let fitted = fit.run(&Device::flex(), progress)?;
-        self.inputs(test).predict(self.layout, &fitted.weights)
+        self.inputs(test, &[]).predict(self.layout, &fitted.weights)
     }
 }
 

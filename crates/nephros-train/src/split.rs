@@ -210,6 +210,12 @@ impl Split {
         members.map(|assignment| assignment.patient.as_str()).filter(|patient| !patient.is_empty()).collect()
     }
 
+    /// For each image of a subset its group: those that were kept together share it.
+    pub fn groups(&self, records: &[Record], subset: Subset) -> Vec<usize> {
+        let groups = grouped(records, self.unit);
+        self.indices(subset).into_iter().map(|index| groups[index]).collect()
+    }
+
     /// SHA-256 over what was decided.
     pub fn digest(&self) -> String {
         let line = |a: &Assignment| format!("{}\t{}\t{}\t{}\n", a.sha256, a.class, a.patient, a.subset);

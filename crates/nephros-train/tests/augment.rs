@@ -8,7 +8,7 @@
     reason = "the lints spare test functions, not their helpers"
 )]
 
-use nephros_train::augment::{AugmentationRanges, Transform, view_rng};
+use nephros_train::augment::{AugmentationRanges, Noise, Transform, view_rng};
 use rayon::prelude::*;
 use serde::Deserialize;
 
@@ -103,6 +103,24 @@ fn brightness_multiplies_and_contrast_stretches_about_the_mean() {
 }
 
 #[test]
+fn gamma_raises_the_share_of_white() {
+    let values = Transform { gamma: 2.0, ..Transform::default() }.apply(&[0.0, 127.5, 255.0], 1, 3, 1);
+    assert_eq!(values, [0.0, 63.75, 255.0]); // 255 * 0.5^2
+}
+
+#[test]
+fn noise_has_its_deviation_and_is_grey() {
+    let noise = Noise { deviation: 10.0, seed: 3 };
+    let values = Transform { noise, ..Transform::default() }.apply(&vec![100.0; 3 * 10_000], 100, 100, 3);
+    assert!(values.chunks_exact(3).all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2]));
+    let grey = || values.iter().step_by(3).map(|value| f64::from(*value) - 100.0);
+    let (mean, square) = (grey().sum::<f64>() / 1e4, grey().map(|value| value * value).sum::<f64>() / 1e4);
+    // Standard errors over 10,000 pixels: 0.1 of the mean, 1.4 of the variance 100; five of them.
+    assert!(mean.abs() < 0.5, "{mean}");
+    assert!((square - 100.0).abs() < 7.0, "{square}");
+}
+
+#[test]
 fn shifts_move_the_axis_in_their_name() {
     // [2, 3, 1], edges continued.
     let image = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
@@ -123,6 +141,8 @@ fn all() -> AugmentationRanges {
         vertical_flip: true,
         brightness: 0.3,
         contrast: 0.4,
+        gamma: 0.5,
+        noise: 0.1,
     }
 }
 
@@ -145,6 +165,8 @@ fn draws_stay_in_their_ranges_and_fill_them() {
     fills(|t| t.zy, 0.8, 1.2);
     fills(|t| t.brightness, 0.7, 1.3);
     fills(|t| t.contrast, 0.6, 1.4);
+    fills(|t| t.gamma.ln(), -(1.5_f64.ln()), 1.5_f64.ln());
+    fills(|t| t.noise.deviation, 0.0, 25.5); // 0.1 of 255
     // Standard deviation of the count: sqrt(2000)/2 = 22.4; five of them.
     for flipped in [|t: &&Transform| t.flip_horizontal, |t: &&Transform| t.flip_vertical] {
         assert!(draws.iter().filter(flipped).count().abs_diff(1000) < 112);

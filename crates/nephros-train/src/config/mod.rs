@@ -10,7 +10,7 @@ use std::{io, path::Path};
 use serde::de::DeserializeOwned;
 
 pub use error::{ConfigError, InvalidValue};
-pub use params::{ClassWeights, LearningRateSchedule, Optimizer, Params, SplitBy, WeightsSource};
+pub use params::{ClassWeights, LearningRateSchedule, Optimizer, Params, Sampling, SplitBy, WeightsSource};
 pub use paths::{Config, DataIngestion, PrepareBaseModel, Training};
 
 /// `config/config.yaml` of a new project: the reference's keys and values, ours explained.

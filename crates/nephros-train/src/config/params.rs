@@ -98,12 +98,27 @@ pub struct Params {
     /// Contrast factor about the mean, drawn from `1 - c` to `1 + c`.
     #[serde(default)]
     pub contrast_range: f64,
+    /// Exponent of every value, drawn from `1 / (1 + g)` to `1 + g`.
+    #[serde(default)]
+    pub gamma_range: f64,
+    /// Standard deviation of added noise, drawn from 0 to this share of white.
+    #[serde(default)]
+    pub noise_range: f64,
     /// Whether every convolution stays as loaded.
     #[serde(default = "default_true")]
     pub freeze_all: bool,
     /// With `FREEZE_ALL: False`, the number of last layers that stay trainable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freeze_till: Option<usize>,
+    /// Which images an epoch sees.
+    #[serde(default)]
+    pub sampling: Sampling,
+    /// Drawn patients that are trained on beside the data; 0 for none.
+    #[serde(default)]
+    pub phantom_patients: usize,
+    /// Share of an epoch's images that are of drawn patients.
+    #[serde(default = "default_phantom_share")]
+    pub phantom_share: f64,
     /// Weights of the classes in the loss.
     #[serde(default)]
     pub class_weights: ClassWeights,
@@ -190,6 +205,18 @@ pub enum SplitBy {
     Keras,
 }
 
+/// Which images an epoch sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sampling {
+    /// Each once.
+    #[default]
+    Image,
+    /// As many, but every patient of a class equally often, so that the one with the most slices
+    /// does not stand for the class.
+    Patient,
+}
+
 /// Weights of the classes in the loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -211,6 +238,10 @@ fn default_seed() -> u64 {
 
 fn default_share() -> f64 {
     0.2
+}
+
+fn default_phantom_share() -> f64 {
+    0.5
 }
 
 fn default_views() -> usize {

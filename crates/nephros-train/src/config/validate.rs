@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use nephros_core::network::Architecture;
+
 use super::{Config, InvalidValue, Params};
 
 type Check = Result<(), InvalidValue>;
@@ -13,6 +15,7 @@ impl Params {
     /// [`InvalidValue`] with key, expected and got.
     pub fn validate(&self) -> Check {
         self.validate_network()?;
+        self.validate_phantoms()?;
         self.validate_classes()?;
         self.validate_optimization()?;
         self.validate_split()?;
@@ -42,6 +45,16 @@ impl Params {
             }
             _ => Ok(()),
         }
+    }
+
+    fn validate_phantoms(&self) -> Check {
+        if self.phantom_patients > 0 && self.architecture == Architecture::Vgg16 && self.freeze_all {
+            let advice =
+                "drawn patients teach convolutions; set `FREEZE_ALL: False`, or `ARCHITECTURE: compact`";
+            let expected = "0 while `FREEZE_ALL` is True";
+            return Err(InvalidValue::new("PHANTOM_PATIENTS", expected, self.phantom_patients).advise(advice));
+        }
+        below("PHANTOM_SHARE", self.phantom_share, 1.0)
     }
 
     fn validate_classes(&self) -> Check {
@@ -105,7 +118,9 @@ impl Params {
         below("SHEAR_RANGE", self.shear_range, 90.0)?;
         below("ZOOM_RANGE", self.zoom_range, 1.0)?;
         below("BRIGHTNESS_RANGE", self.brightness_range, 1.0)?;
-        below("CONTRAST_RANGE", self.contrast_range, 1.0)
+        below("CONTRAST_RANGE", self.contrast_range, 1.0)?;
+        below("GAMMA_RANGE", self.gamma_range, 10.0)?;
+        below("NOISE_RANGE", self.noise_range, 1.0)
     }
 }
 

@@ -11,8 +11,6 @@ use burn::{
     tensor::{Device, Tensor, TensorData, activation::log_softmax},
 };
 use nephros_core::weights::Weights;
-use rand::{SeedableRng as _, seq::SliceRandom as _};
-use rand_chacha::ChaCha8Rng;
 
 use super::{
     TrainError,
@@ -21,6 +19,7 @@ use super::{
     history::Epoch,
     inputs::Inputs,
     network::{Classifier, Layout, Trained},
+    sampling::Sampler,
 };
 use crate::{
     config::{LearningRateSchedule, Optimizer, Params},
@@ -40,6 +39,8 @@ pub struct Fit<'a> {
     pub initial: &'a Weights,
     /// Weight of each class in the loss.
     pub class_weights: Vec<f32>,
+    /// Which of them an epoch sees.
+    pub sampler: Sampler,
     /// Training images or features.
     pub train: Inputs<'a>,
     /// Validation images or features, never augmented.
@@ -181,10 +182,7 @@ impl Fit<'_> {
         progress: &dyn Progress,
     ) -> Result<Epoch, TrainError> {
         let start = Instant::now();
-        let mut order: Vec<usize> = (0..self.train.len()).collect();
-        let mut rng = ChaCha8Rng::seed_from_u64(self.params.seed);
-        rng.set_stream(number as u64);
-        order.shuffle(&mut rng);
+        let order = self.sampler.epoch(self.params.seed, number);
         let batches = order.len().div_ceil(self.params.batch_size);
         let steps = batches * self.params.epochs;
         let first_step = (number - 1) * batches;

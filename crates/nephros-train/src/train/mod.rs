@@ -3,21 +3,25 @@
 mod checkpoint;
 mod cpu;
 pub mod data;
+mod drawn;
 mod features;
 mod fit;
 pub mod history;
 mod inputs;
 mod network;
+mod sampling;
 mod stage;
 #[cfg(test)]
 mod tests;
 
 pub use checkpoint::Checkpoint;
 pub use cpu::CpuGradients;
+pub use drawn::draw;
 pub use features::{FeatureStore, Key};
 pub use fit::{Fit, Fitted};
 pub use inputs::Inputs;
 pub use network::{Classifier, Layout, Trained};
+pub use sampling::Sampler;
 pub(crate) use stage::write_keras;
 pub use stage::{TrainSummary, cached_features, class_weights, train, trained_part};
 
@@ -84,6 +88,12 @@ pub enum TrainError {
         /// What is in the file.
         got: String,
     },
+    /// A class has no drawn patients.
+    #[error("expected classes that can be drawn (Normal, Tumor, Cyst, Stone), got `{class}`")]
+    Undrawable {
+        /// The class.
+        class: String,
+    },
     /// The loss became NaN or infinite.
     #[error("the loss is not finite after epoch {epoch} at LEARNING_RATE {learning_rate}")]
     Diverged {
@@ -120,6 +130,7 @@ impl Hint for TrainError {
                 Some("delete the checkpoint folder in artifacts/training and train again".into())
             }
             Self::Prepared { .. } => Some("run `nephros prepare` after changing params.yaml".into()),
+            Self::Undrawable { .. } => Some("set `PHANTOM_PATIENTS: 0` in params.yaml".into()),
             Self::Diverged { .. } => Some("lower LEARNING_RATE, by a factor of 10 at first".into()),
             Self::Io(_) | Self::Engine(_) | Self::Cancelled(_) => None,
         }

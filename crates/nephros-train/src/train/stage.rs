@@ -18,15 +18,17 @@ use super::{
     TrainError,
     checkpoint::Checkpoint,
     data::{Pipeline, Sample, View, load_images},
+    drawn::draw,
     features::{FeatureStore, Key},
     fit::{Fit, Fitted},
     history,
     inputs::Inputs,
     network::{Layout, Trained},
+    sampling::Sampler,
 };
 use crate::{
     augment::AugmentationRanges,
-    config::{ClassWeights, Optimizer, Params},
+    config::{ClassWeights, Optimizer, Params, Sampling},
     phantom::golden_images,
     progress::{Progress, Unit, check},
     split::{Split, Subset},
@@ -87,6 +89,7 @@ pub fn train(project: &Project, progress: &dyn Progress) -> Result<TrainSummary,
         [Subset::Train, Subset::Validation].map(|subset| dataset.subset(&split, subset));
     let train_samples = load_images(&dataset.root, &train_records, &preprocessing, progress)?;
     let validation_samples = load_images(&dataset.root, &validation_records, &preprocessing, progress)?;
+    let drawn = draw(params, &dataset.labels, &preprocessing, progress)?;
     let store;
     let [train, validation] = match trained {
         Trained::Head => {
@@ -104,18 +107,24 @@ pub fn train(project: &Project, progress: &dyn Progress) -> Result<TrainSummary,
             let [train_keys, validation_keys] = keys;
             [inputs(train_keys, &train_samples), inputs(validation_keys, &validation_samples)]
         }
-        Trained::Layers { .. } => [&train_samples, &validation_samples]
-            .map(|samples| Inputs::Images { samples: samples.iter().collect(), pipeline: &pipeline }),
+        Trained::Layers { .. } => {
+            let images = |samples| Inputs::Images { samples, pipeline: &pipeline };
+            let train = train_samples.iter().chain(&drawn).collect();
+            [images(train), images(validation_samples.iter().collect())]
+        }
     };
     let run = run_digest(project, &dataset.digest, &split, &initial)?;
     let checkpoint = Checkpoint::new(folder.join("checkpoint"), run);
     let labels: Vec<usize> = train_samples.iter().map(|sample| sample.label).collect();
+    let groups = split.groups(&dataset.records, Subset::Train);
+    let sampler = Sampler::new(params, &labels, &groups).with_drawn(drawn.len(), params.phantom_share);
     let fit = Fit {
         params,
         layout,
         trained,
         initial: &initial,
         class_weights: class_weights(params, &labels, layout.classes),
+        sampler,
         train,
         validation,
         checkpoint: Some(checkpoint.clone()),
@@ -243,6 +252,8 @@ pub fn class_weights(params: &Params, labels: &[usize], classes: usize) -> Vec<f
         labels.len() as f32 / (classes * count.max(1)) as f32
     };
     match params.class_weights {
+        // Sampling by patient balances the classes itself.
+        _ if params.sampling == Sampling::Patient => vec![1.0; classes],
         ClassWeights::Balanced => (0..classes).map(weight).collect(),
         ClassWeights::None => vec![1.0; classes],
     }

@@ -13,7 +13,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    Checkpoint, Classifier, Fit, Fitted, Inputs, Layout, TrainError, Trained,
+    Checkpoint, Classifier, Fit, Fitted, Inputs, Layout, Sampler, TrainError, Trained,
     data::{Pipeline, Sample, View},
 };
 use crate::{
@@ -91,6 +91,7 @@ fn fit(
         trained: Trained::Layers { last: params.architecture.layers().len() },
         initial: &initial,
         class_weights: vec![1.0, 1.0],
+        sampler: Sampler::each_once(train.len()),
         train: Inputs::Images { samples: train.iter().collect(), pipeline: &pipeline },
         validation: Inputs::Images { samples: validation.iter().collect(), pipeline: &pipeline },
         checkpoint,
