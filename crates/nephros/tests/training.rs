@@ -1,0 +1,112 @@
+//! Whole trainings of the built binary on a small drawn cohort.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+#![cfg(unix)]
+
+mod common;
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    process::Stdio,
+};
+
+use common::{Folder, signal};
+use serde_json::{Value, json};
+
+/// A project whose images are 40 drawn slices of 20 patients, ready to be trained on.
+fn project(epochs: usize) -> Folder {
+    let folder = Folder::project();
+    let drawn = ["phantom", "--patients", "20", "--slices", "2", "--seed", "3", "--size", "64"];
+    assert_eq!(folder.run(&[&drawn[..], &["--out", "cohort"]].concat()).code, 0);
+    let config = folder.read("config/config.yaml");
+    let source = config.lines().find(|line| line.trim_start().starts_with("source_URL:")).unwrap();
+    folder.write("config/config.yaml", config.replace(source, "  source_URL: cohort"));
+    folder.write(
+        "params.yaml",
+        format!(
+            "AUGMENTATION: True\nIMAGE_SIZE: [64, 64, 3]\nBATCH_SIZE: 8\nINCLUDE_TOP: False\nEPOCHS: {epochs}\n\
+             CLASSES: 2\nWEIGHTS: none\nLEARNING_RATE: 0.002\nARCHITECTURE: compact\nOPTIMIZER: adam\n\
+             CROP: body\nSAMPLING: patient\nPHANTOM_PATIENTS: 8\nNOISE_RANGE: 0.02\nGAMMA_RANGE: 0.2\n"
+        ),
+    );
+    folder
+}
+
+/// Digest of the weights that a training left.
+fn weights(folder: &Folder) -> String {
+    let bundle: Value = serde_json::from_str(&folder.read("artifacts/training/bundle/bundle.json")).unwrap();
+    bundle["weights_sha256"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_training_killed_by_the_system_goes_on_to_the_same_model() {
+    let folder = project(6);
+    for stage in ["ingest", "prepare"] {
+        assert_eq!(folder.run(&[stage]).code, 0, "{stage}");
+    }
+    let mut child = folder.command(&["train"]).stdout(Stdio::null()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut seen = String::new();
+    // The third epoch's checkpoint is there, and the fourth epoch has begun or is about to.
+    while !seen.contains("epoch 3/6") {
+        assert!(stderr.read_line(&mut seen).unwrap() > 0, "it ended early: {seen}");
+    }
+    signal(&child, "KILL");
+    assert!(!child.wait().unwrap().success());
+    assert!(!folder.path("artifacts/training/bundle").exists(), "no model is whole yet");
+    let resumed = folder.run(&["train"]);
+    assert_eq!(resumed.code, 0, "{}", resumed.stderr);
+    assert!(!resumed.stderr.contains("epoch 1/6"), "it began anew: {}", resumed.stderr);
+    let killed = weights(&folder);
+    let undisturbed = folder.run(&["train"]);
+    assert_eq!(undisturbed.code, 0, "{}", undisturbed.stderr);
+    assert!(undisturbed.stderr.contains("epoch 1/6"), "{}", undisturbed.stderr);
+    assert_eq!(weights(&folder), killed);
+}
+
+#[test]
+fn a_training_asked_for_over_http_is_served_at_once() {
+    let folder = project(2);
+    let mut child = folder.command(&["serve", "--port", "0"]).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut seen = String::new();
+    while !seen.contains("listening on http://") {
+        assert!(stderr.read_line(&mut seen).unwrap() > 0, "it ended early: {seen}");
+    }
+    // A log that nobody reads would stop the server once the pipe is full.
+    let log = std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+    let address = seen.split("listening on http://").nth(1).unwrap().lines().next().unwrap().to_owned();
+    let slice = base64::Engine::encode(
+        &base64::engine::general_purpose::STANDARD,
+        fs_err::read(folder.path("cohort/Tumor/Tumor- (1).jpg")).unwrap(),
+    );
+    let question = json!({ "image": slice }).to_string();
+    assert!(request(&address, "/predict", &question).starts_with("HTTP/1.1 503"));
+    let trained = request(&address, "/train", "");
+    assert!(trained.starts_with("HTTP/1.1 200") && trained.ends_with("Training done successfully!"), "{trained}");
+    let answer = request(&address, "/predict", &question);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let body: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let predicted = folder.run(&["predict", "--json", "cohort/Tumor/Tumor- (1).jpg"]);
+    let expected: Value = serde_json::from_str(predicted.stdout.trim()).unwrap();
+    assert_eq!(body, json!([{ "image": expected["label"] }]), "the command line says {expected}");
+    signal(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    log.join().unwrap().unwrap();
+}
+
+/// The whole answer to a POST.
+fn request(address: &str, path: &str, body: &str) -> String {
+    let mut connection = TcpStream::connect(address).unwrap();
+    let length = body.len();
+    write!(
+        connection,
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer
+}
