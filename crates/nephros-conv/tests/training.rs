@@ -229,7 +229,9 @@ impl Case {
         for (block, arrays) in gradients.iter().enumerate() {
             for (array, gradients) in arrays.iter().enumerate() {
                 let largest = gradients.iter().fold(1.0, |largest: f64, g| largest.max(f64::from(g.abs())));
-                for (position, &got) in gradients.iter().enumerate() {
+                // Some hundred of a large array, spread over it.
+                let step = gradients.len().div_ceil(200);
+                for (position, &got) in gradients.iter().enumerate().step_by(step) {
                     let Some(expected) = self.slope(&mut blocks, (block, array, position)) else { continue };
                     let error = (f64::from(got) - expected).abs() / largest;
                     let place = format!("block {block}, array {array}, position {position}");
@@ -260,9 +262,9 @@ fn convolution() -> impl Strategy<Value = TrainableLayer> {
 
 prop_compose! {
     fn cases()(
-        height in 4..10usize,
-        width in 4..14usize,
-        channels in 1..5usize,
+        height in 4..8usize,
+        width in 4..12usize,
+        channels in 1..4usize,
         first in convolution(),
         second in convolution(),
         pools in (any::<bool>(), any::<bool>()),
@@ -288,7 +290,7 @@ impl std::fmt::Debug for Case {
 proptest! {
     // A seed of its own: once in some thousand cases a value lies so near a kink that f32 and f64
     // end on different sides.
-    #![proptest_config(ProptestConfig { cases: 40, rng_seed: RngSeed::Fixed(9), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, rng_seed: RngSeed::Fixed(9), ..ProptestConfig::default() })]
 
     #[test]
     fn gradients_are_the_slopes_of_a_plain_forward_pass(case in cases()) {

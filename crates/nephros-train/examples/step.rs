@@ -16,6 +16,10 @@ use nephros_core::{
 };
 use nephros_train::train::{Classifier, CpuGradients, Layout, Trained};
 
+/// As in the binary: Burn's tensors are allocated anew in each step.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<usize> =
         std::env::args().skip(1).map(|text| text.parse()).collect::<Result<_, _>>()?;

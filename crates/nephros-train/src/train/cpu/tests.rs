@@ -45,8 +45,9 @@ impl ModuleVisitor for Compare<'_> {
         let length = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
         let difference = length(&mut burn.iter().zip(&kernels).map(|(a, b)| a - b));
         let size = length(&mut burn.iter().copied());
-        // A bias before a batch norm has no gradient but Burn's rounding.
-        self.distances.push(difference / size.max(1e-3));
+        // A bias before a batch norm has no gradient but Burn's rounding, a length of 6e-7 where
+        // this was written; the kernel before it has one of more than 0.01.
+        self.distances.push(difference / size.max(1e-2));
     }
 }
 
@@ -60,7 +61,7 @@ struct Step {
 impl Step {
     fn new(architecture: Architecture, size: usize, last: usize, hidden_units: usize) -> Self {
         let image_size = [size, size, 3];
-        let params = Params { architecture, image_size, hidden_units, ..crate::testing::params() };
+        let params = Params { image_size, architecture, hidden_units, ..crate::testing::params() };
         let folder = tempfile::tempdir().unwrap();
         let source = WeightsSource::None;
         let base = pretrained::load(architecture, image_size, &source, 3, folder.path(), &Silent).unwrap();
@@ -94,7 +95,7 @@ impl Step {
         let (loss, gradients) = kernels.gradients(&by_kernels, &self.input, BATCH, &device, loss).unwrap();
         let (loss, burn_loss) = (loss.into_scalar::<f32>(), burn_loss.into_scalar::<f32>());
         assert!((loss - burn_loss).abs() < 1e-5, "loss {loss}, by Burn {burn_loss}");
-        self.check_gradients(&by_burn, &by_kernels, &burn, gradients);
+        self.check_gradients(&by_burn, &by_kernels, &burn, &gradients);
         let trained = Trained::Layers { last: self.last };
         let running = by_kernels.to_weights(self.layout, trained, &self.weights);
         for (key, tensor) in by_burn.to_weights(self.layout, trained, &self.weights).0 {
@@ -110,10 +111,10 @@ impl Step {
         by_burn: &Classifier,
         by_kernels: &Classifier,
         burn: &GradientsParams,
-        kernels: GradientsParams,
+        kernels: &GradientsParams,
     ) {
         let mut renamed = GradientsParams::new();
-        let mut names = Names { ids: Vec::new(), from: &kernels, to: &mut renamed, position: 0 };
+        let mut names = Names { ids: Vec::new(), from: kernels, to: &mut renamed, position: 0 };
         by_burn.visit(&mut names);
         names.renaming(by_kernels);
         let mut compare = Compare { burn, kernels: &renamed, distances: Vec::new() };
@@ -159,8 +160,9 @@ impl ModuleVisitor for Renaming<'_, '_> {
 
 #[test]
 fn compact_learns_as_burn_says() {
+    let all = Architecture::Compact.layers().len();
     for (size, hidden_units) in [(32, 0), (37, 7)] {
-        Step::new(Architecture::Compact, size, usize::MAX, hidden_units).check();
+        Step::new(Architecture::Compact, size, all, hidden_units).check();
     }
 }
 
@@ -176,7 +178,7 @@ fn layers_that_are_frozen_have_no_gradient() {
 #[test]
 fn vgg16_learns_as_burn_says() {
     // All layers, and block 5.
-    for last in [usize::MAX, 4] {
+    for last in [Architecture::Vgg16.layers().len(), 4] {
         Step::new(Architecture::Vgg16, 32, last, 4).check();
     }
 }
