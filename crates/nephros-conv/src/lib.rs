@@ -7,11 +7,17 @@
 mod convolution;
 mod dense;
 mod error;
-mod layout;
+mod kernels;
 mod mapped;
+mod memory;
 mod network;
 mod pooling;
+mod tiling;
+mod vector;
+mod winograd;
 
 pub use error::ConvError;
+pub use kernels::Isa;
 pub use mapped::MappedFile;
-pub use network::{Layer, Network, Shape};
+pub use network::{Layer, Network, NetworkBuilder, Options, Shape};
+pub use tiling::Tiling;
