@@ -30,6 +30,8 @@ pub(crate) struct Convolution {
     tiles: (usize, usize),
     /// Terms in each sum, up to a multiple of the vector's lanes.
     depth: usize,
+    /// Outputs in a panel.
+    panel: usize,
 }
 
 /// What a thread needs for itself.
@@ -60,9 +62,10 @@ impl Convolution {
         let tiles = (output.height.div_ceil(tiling.side()), output.width.div_ceil(tiling.side()));
         let depth = tiling.depth(input.channels).next_multiple_of(kernels.lanes);
         let mut padded = bias.to_vec();
-        padded.resize(bias.len().next_multiple_of(kernels.panel()), 0.0);
-        let weights = pack::pack(tiling, kernel, (input.channels, bias.len()), depth, kernels.panel());
-        Self { input, output, tiling, kernels, weights, bias: padded, relu, pool: false, tiles, depth }
+        let panel = kernels.panel(bias.len());
+        padded.resize(bias.len().next_multiple_of(panel), 0.0);
+        let weights = pack::pack(tiling, kernel, (input.channels, bias.len()), depth, panel);
+        Self { input, output, tiling, kernels, weights, bias: padded, relu, pool: false, tiles, depth, panel }
     }
 
     /// Puts 2×2 pooling after the convolution; `output` is the shape after it.
@@ -81,12 +84,8 @@ impl Convolution {
         self.pool
     }
 
-    pub(crate) fn tiling(&self) -> Tiling {
-        self.tiling
-    }
-
     fn panels(&self) -> usize {
-        self.bias.len() / self.kernels.panel()
+        self.bias.len() / self.panel
     }
 
     /// Values of one position in a block. A line more than it holds, so that the positions of a
@@ -178,7 +177,7 @@ impl Convolution {
     ) {
         let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else { return };
         let tiles = first.tiles.start..last.tiles.end;
-        let (positions, columns) = (self.tiling.positions(), self.kernels.panel());
+        let (positions, columns) = (self.tiling.positions(), self.panel);
         let stride = positions * columns;
         let sums = sums.of_len(tiles.len() * stride);
         let matrix = self.depth * columns;
@@ -190,7 +189,7 @@ impl Convolution {
                 let rows = block.tiles.len();
                 let values = &values[position * self.position_stride()..][..rows * self.depth];
                 let first = (block.tiles.start - tiles.start) * stride + position * columns;
-                self.kernels.multiply(rows, values, kernel, &mut sums[first..], stride);
+                self.kernels.multiply(rows, columns, values, kernel, &mut sums[first..], stride);
             }
         }
         for (tile, sums) in tiles.zip(sums.chunks_exact(stride)) {
@@ -204,7 +203,7 @@ impl Convolution {
     #[allow(unsafe_code, reason = "writes a map that threads share")]
     unsafe fn finish(&self, panel: usize, tile: usize, sums: &[f32], map: &SharedMap<'_>) {
         let Shape { height, width, channels } = self.output;
-        let columns = self.kernels.panel();
+        let columns = self.panel;
         let shrink = if self.pool { 2 } else { 1 };
         let (image, y, x) = self.locate(tile);
         let (y, x) = (y / shrink, x / shrink);

@@ -51,13 +51,21 @@ impl Isa {
     }
 }
 
+/// The fastest that this processor has.
+impl Default for Isa {
+    fn default() -> Self {
+        Self::detect()
+    }
+}
+
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-type Multiply = unsafe fn(rows: usize, values: &[f32], kernel: &[f32], sums: &mut [f32], stride: usize);
+type Multiply =
+    unsafe fn(rows: usize, panel: usize, values: &[f32], kernel: &[f32], sums: &mut [f32], stride: usize);
 type Load = unsafe fn(tiling: Tiling, patch: &Patch<'_>, values: &mut [f32], steps: TileSteps);
 type Finishing = unsafe fn(tiling: Tiling, sums: &[f32], finish: &Finish<'_>);
 
@@ -79,9 +87,10 @@ impl Kernels {
         kernels(isa).ok_or(ConvError::Isa { isa })
     }
 
-    /// Outputs in a panel of kernels, the columns of one product: two vectors.
-    pub(crate) fn panel(&self) -> usize {
-        2 * self.lanes
+    /// Outputs in a panel of kernels, the columns of one product, for a layer of so many outputs:
+    /// two vectors, or one where that holds them all.
+    pub(crate) fn panel(&self, outputs: usize) -> usize {
+        if outputs <= self.lanes { self.lanes } else { 2 * self.lanes }
     }
 
     /// `sums[r, o] = sum over k of values[k, r] * kernel[k, o]` for `rows` rows and one panel of `o`.
@@ -91,11 +100,12 @@ impl Kernels {
     ///
     /// # Shapes
     /// `values` is `[depth / lanes, rows, lanes]`, `kernel` `[depth, panel]`; row `r` of the sums
-    /// starts at `r * stride`.
+    /// starts at `r * stride`. `panel` is one or two vectors, as [`Self::panel`] says.
     #[allow(unsafe_code, reason = "the function enables an instruction set")]
     pub(crate) fn multiply(
         &self,
         rows: usize,
+        panel: usize,
         values: &[f32],
         kernel: &[f32],
         sums: &mut [f32],
@@ -103,7 +113,7 @@ impl Kernels {
     ) {
         // SAFETY: the function asks for nothing but its instruction set, and `kernels` hands out
         // this table only where the processor has it.
-        unsafe { (self.multiply)(rows, values, kernel, sums, stride) }
+        unsafe { (self.multiply)(rows, panel, values, kernel, sums, stride) }
     }
 
     /// Transforms one patch of input into one row of each position's values.
@@ -136,10 +146,18 @@ macro_rules! entry_points {
                 Kernels { lanes: $lanes, max_rows: $max_rows, multiply, load, finish };
 
             $(#[$enable])*
-            fn multiply(rows: usize, values: &[f32], kernel: &[f32], sums: &mut [f32], stride: usize) {
-                match rows {
-                    $($rows => product::multiply::<$vector, $lanes, $rows>(values, kernel, sums, stride),)*
-                    _ => unreachable!("a product of {rows} rows"),
+            fn multiply(
+                rows: usize,
+                panel: usize,
+                values: &[f32],
+                kernel: &[f32],
+                sums: &mut [f32],
+                stride: usize,
+            ) {
+                match (rows, panel / $lanes) {
+                    $(($rows, 1) => product::multiply::<$vector, $lanes, $rows, 1>(values, kernel, sums, stride),
+                    ($rows, 2) => product::multiply::<$vector, $lanes, $rows, 2>(values, kernel, sums, stride),)*
+                    (rows, vectors) => unreachable!("a product of {rows} rows by {vectors} vectors"),
                 }
             }
 

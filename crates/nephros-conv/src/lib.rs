@@ -13,6 +13,7 @@ mod memory;
 mod network;
 mod pooling;
 mod tiling;
+mod timing;
 mod vector;
 mod winograd;
 
@@ -21,3 +22,4 @@ pub use kernels::Isa;
 pub use mapped::MappedFile;
 pub use network::{Layer, Network, NetworkBuilder, Options, Shape};
 pub use tiling::Tiling;
+pub use timing::{Timing, peak_memory_mb};

@@ -12,8 +12,7 @@ use crate::{
 const LANES: usize = 8;
 
 /// `[3, 3, inputs, outputs]` to `[panels, matrices, depth, panel]`, transformed where the tiling
-/// asks for it, with zeros for the inputs and outputs that are not there. `panel` is a multiple of
-/// 8.
+/// asks for it, with zeros for the inputs and outputs that are not there.
 pub(super) fn pack(
     tiling: Tiling,
     kernel: &[f32],

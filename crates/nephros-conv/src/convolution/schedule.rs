@@ -5,7 +5,7 @@ use std::{cell::RefCell, ops::Range};
 
 use rayon::prelude::*;
 
-use super::{Block, Convolution, Scratch, share};
+use super::{Convolution, Scratch, share};
 use crate::memory::{Aligned, SharedMap};
 
 /// Values that a thread transforms for itself: half of a second-level cache of 1 MiB, beside the
@@ -46,7 +46,7 @@ impl Convolution {
     fn group_tiles(&self, values: usize) -> usize {
         let rows = self.kernels.max_rows;
         let by_values = values / self.block_stride();
-        let by_sums = PANEL_SUMS / (self.tiling.positions() * self.kernels.panel() * rows);
+        let by_sums = PANEL_SUMS / (self.tiling.positions() * self.panel * rows);
         by_values.min(by_sums).max(1) * rows
     }
 

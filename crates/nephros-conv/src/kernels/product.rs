@@ -2,29 +2,35 @@
 
 use crate::vector::Vector;
 
-/// See [`super::Kernels::multiply`]; `R` rows by two vectors of `L` outputs.
+/// See [`super::Kernels::multiply`]; `R` rows by `N` vectors of `L` outputs.
 #[inline(always)]
-pub(super) fn multiply<V: Vector<L>, const L: usize, const R: usize>(
+pub(super) fn multiply<V: Vector<L>, const L: usize, const R: usize, const N: usize>(
     values: &[f32],
     kernel: &[f32],
     sums: &mut [f32],
     stride: usize,
 ) {
-    let mut registers = [[V::splat(0.0); 2]; R];
+    let mut registers = [[V::splat(0.0); N]; R];
     let values = values.as_chunks::<L>().0.as_chunks::<R>().0; // [depth / L][R][L]
-    let kernel = kernel.as_chunks::<L>().0.as_chunks::<2>().0.as_chunks::<L>().0; // [depth / L][L][2][L]
+    let kernel = kernel.as_chunks::<L>().0.as_chunks::<N>().0.as_chunks::<L>().0; // [depth / L][L][N][L]
     for (rows, kernel) in values.iter().zip(kernel) {
-        for (k, [low, high]) in kernel.iter().enumerate() {
-            let (low, high) = (V::load(low), V::load(high));
+        for (k, outputs) in kernel.iter().enumerate() {
+            let mut weights = [V::splat(0.0); N];
+            for (weights, outputs) in weights.iter_mut().zip(outputs) {
+                *weights = V::load(outputs);
+            }
             for (row, sums) in rows.iter().zip(&mut registers) {
                 let value = V::splat(row[k]);
-                *sums = [value.mul_add(low, sums[0]), value.mul_add(high, sums[1])];
+                for (sum, weights) in sums.iter_mut().zip(&weights) {
+                    *sum = value.mul_add(*weights, *sum);
+                }
             }
         }
     }
-    for (row, [low, high]) in registers.into_iter().enumerate() {
-        let (target, rest) = sums[row * stride..].split_at_mut(L);
-        low.store(&mut target.as_chunks_mut().0[0]);
-        high.store(&mut rest.as_chunks_mut().0[0]);
+    for (row, registers) in registers.into_iter().enumerate() {
+        let target = sums[row * stride..][..N * L].as_chunks_mut::<L>().0;
+        for (target, sum) in target.iter_mut().zip(registers) {
+            sum.store(target);
+        }
     }
 }

@@ -57,29 +57,55 @@ pub(super) fn load<V: Vector<L>, const L: usize>(
     steps: TileSteps,
 ) {
     match tiling {
-        Tiling::Direct => gather::<L>(patch, values, steps),
+        Tiling::Direct => gather::<V, L>(patch, values, steps),
         Tiling::F2 => transform::<V, L, 4, 2, F2>(patch, values, steps),
         Tiling::F4 => transform::<V, L, 6, 4, F4>(patch, values, steps),
     }
 }
 
+/// Values of a window that [`gather`] puts together on the stack; a longer one is written value by
+/// value.
+const WINDOW: usize = 128;
+
 /// The windows of 2×2 pixels, each `[3, 3, channels]` in a row and zeros up to whole vectors.
 #[inline(always)]
-fn gather<const L: usize>(patch: &Patch<'_>, values: &mut [f32], steps: TileSteps) {
+fn gather<V: Vector<L>, const L: usize>(patch: &Patch<'_>, values: &mut [f32], steps: TileSteps) {
     let run = 3 * patch.channels;
     for pixel in 0..4 {
         let target = &mut values[pixel * steps.position..];
         let start = pixel / 2 * patch.row_stride + pixel % 2 * patch.pixel_stride;
-        for row in 0..3 {
-            let window = &patch.values[start + row * patch.row_stride..][..run];
-            for (k, value) in (row * run..).zip(window) {
+        let rows = [0, 1, 2].map(|row| &patch.values[start + row * patch.row_stride..]);
+        if 3 * run + 2 * L <= WINDOW {
+            let window = window::<V, L>(rows, run);
+            for chunk in 0..(3 * run).div_ceil(L) {
+                V::load(lanes(&window, chunk * L)).store(lanes_mut(target, chunk * steps.chunk));
+            }
+        } else {
+            let values = rows.into_iter().flat_map(|row| &row[..run]).chain(std::iter::repeat(&0.0));
+            for (k, value) in values.take((3 * run).next_multiple_of(L)).enumerate() {
                 target[k / L * steps.chunk + k % L] = *value;
             }
         }
-        for k in 3 * run..(3 * run).next_multiple_of(L) {
-            target[k / L * steps.chunk + k % L] = 0.0;
+    }
+}
+
+/// Three runs of `run` values one after the other, then zeros. Each is copied in whole vectors, and
+/// what a copy leaves after its run is overwritten by the next.
+#[inline(always)]
+fn window<V: Vector<L>, const L: usize>(rows: [&[f32]; 3], run: usize) -> [f32; WINDOW] {
+    let mut window = [0.0; WINDOW];
+    for (row, values) in rows.into_iter().enumerate() {
+        for at in (0..run).step_by(L) {
+            if let Some(vector) = values[at..].first_chunk() {
+                V::load(vector).store(lanes_mut(&mut window, row * run + at));
+            } else {
+                let count = L.min(run - at);
+                window[row * run + at..][..count].copy_from_slice(&values[at..][..count]);
+            }
         }
     }
+    V::splat(0.0).store(lanes_mut(&mut window, 3 * run));
+    window
 }
 
 #[inline(always)]
@@ -88,16 +114,22 @@ fn transform<V: Vector<L>, const L: usize, const S: usize, const M: usize, W: Sc
     values: &mut [f32],
     steps: TileSteps,
 ) {
+    // Arrays are filled by loops: a closure for `array::from_fn` would not be inlined.
     for chunk in 0..patch.channels / L {
         let mut columns = [[V::splat(0.0); S]; S]; // [x][position of y]
         for (x, column) in columns.iter_mut().enumerate() {
             let first = x * patch.pixel_stride + chunk * L;
-            *column =
-                W::input(std::array::from_fn(|y| V::load(lanes(patch.values, first + y * patch.row_stride))));
+            for (y, vector) in column.iter_mut().enumerate() {
+                *vector = V::load(lanes(patch.values, first + y * patch.row_stride));
+            }
+            *column = W::input(*column);
         }
         for y in 0..S {
-            let row = W::input(std::array::from_fn(|x| columns[x][y]));
-            for (x, vector) in row.into_iter().enumerate() {
+            let mut row = [V::splat(0.0); S];
+            for (vector, column) in row.iter_mut().zip(&columns) {
+                *vector = column[y];
+            }
+            for (x, vector) in W::input(row).into_iter().enumerate() {
                 let at = (y * S + x) * steps.position + chunk * steps.chunk;
                 vector.store(lanes_mut(values, at));
             }
@@ -109,7 +141,8 @@ fn transform<V: Vector<L>, const L: usize, const S: usize, const M: usize, W: Sc
 #[inline(always)]
 #[allow(unsafe_code, reason = "writes a map that threads share")]
 pub(super) unsafe fn finish<V: Vector<L>, const L: usize>(tiling: Tiling, sums: &[f32], finish: &Finish<'_>) {
-    for vector in 0..2 {
+    let vectors = finish.bias.len() / L;
+    for vector in 0..vectors {
         if finish.channels > vector * L {
             // SAFETY: as the caller promises.
             unsafe {
@@ -126,16 +159,28 @@ pub(super) unsafe fn finish<V: Vector<L>, const L: usize>(tiling: Tiling, sums: 
 #[inline(always)]
 #[allow(unsafe_code, reason = "writes a map that threads share")]
 unsafe fn finish_vector<V: Vector<L>, const L: usize, const S: usize, const M: usize, W: Scheme<S, M>>(
-    vector: usize,
+    index: usize,
     sums: &[f32],
     finish: &Finish<'_>,
 ) {
+    let vectors = finish.bias.len() / L;
     let mut columns = [[V::splat(0.0); M]; S]; // [x of the products][y of the pixels]
     for (x, column) in columns.iter_mut().enumerate() {
-        *column = W::output(std::array::from_fn(|y| V::load(lanes(sums, ((y * S + x) * 2 + vector) * L))));
+        let mut products = [V::splat(0.0); S];
+        for (y, vector) in products.iter_mut().enumerate() {
+            *vector = V::load(lanes(sums, ((y * S + x) * vectors + index) * L));
+        }
+        *column = W::output(products);
     }
-    let rows: [[V; M]; M] = std::array::from_fn(|y| W::output(std::array::from_fn(|x| columns[x][y])));
-    let bias = V::load(lanes(finish.bias, vector * L));
+    let mut rows = [[V::splat(0.0); M]; M];
+    for (y, pixels) in rows.iter_mut().enumerate() {
+        let mut row = [V::splat(0.0); S];
+        for (vector, column) in row.iter_mut().zip(&columns) {
+            *vector = column[y];
+        }
+        *pixels = W::output(row);
+    }
+    let bias = V::load(lanes(finish.bias, index * L));
     let floor = V::splat(if finish.relu { 0.0 } else { f32::NEG_INFINITY });
     let side = if finish.pool { M / 2 } else { M };
     for y in 0..side {
@@ -148,7 +193,7 @@ unsafe fn finish_vector<V: Vector<L>, const L: usize, const S: usize, const M: u
             };
             if y < finish.rows && x < finish.columns {
                 // SAFETY: the pixel and the channels are the caller's.
-                unsafe { write(vector, y, x, floor.max(value.add(bias)), finish) }
+                unsafe { write(index, y, x, floor.max(value.add(bias)), finish) }
             }
         }
     }
