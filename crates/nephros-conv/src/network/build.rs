@@ -93,9 +93,7 @@ impl NetworkBuilder {
 fn check_shape(layer: usize, input: Shape, output: Shape) -> Result<Shape, ConvError> {
     let Shape { height, width, channels } = output;
     // A convolution's transformed values take up to nine times the room of its input.
-    let bytes = [width, channels, 16, size_of::<f32>()]
-        .into_iter()
-        .try_fold(height, |product, factor| product.checked_mul(factor));
+    let bytes = [width, channels, 16, size_of::<f32>()].into_iter().try_fold(height, usize::checked_mul);
     let fits = bytes.is_some_and(|bytes| isize::try_from(bytes).is_ok());
     let why = if output.is_empty() { "an axis would be zero" } else { "the map would be too large" };
     let wrong = ConvError::Incompatible { layer, input, why };

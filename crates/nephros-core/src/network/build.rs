@@ -1,6 +1,6 @@
 //! From named weights to the inference engine.
 
-use nephros_conv::{ConvError, Layer, Network, Shape};
+use nephros_conv::{ConvError, Layer, Network, NetworkBuilder, Options, Shape};
 
 use super::{Architecture, BATCH_NORM_EPSILON, FeatureLayer};
 use crate::{
@@ -59,27 +59,34 @@ impl Architecture {
     /// # Errors
     /// See [`NetworkError`].
     pub fn build_features(self, weights: &Weights, image_size: [usize; 3]) -> Result<Network, NetworkError> {
+        self.build_features_with(weights, image_size, Options::default())
+    }
+
+    /// As [`Self::build_features`], for one instruction set or way to convolve.
+    ///
+    /// # Errors
+    /// See [`NetworkError`].
+    pub fn build_features_with(
+        self,
+        weights: &Weights,
+        image_size: [usize; 3],
+        options: Options,
+    ) -> Result<Network, NetworkError> {
         check_image_size(self, image_size)?;
-        let mut folded = Vec::new();
+        let [height, width, channels] = image_size;
+        let mut builder = NetworkBuilder::new(Shape { height, width, channels }, options)?;
+        // Layer by layer: the folded kernels of VGG16 would take 59 MB if all were held at once.
         for layer in self.layers() {
-            if let FeatureLayer::Conv { key, batch_norm, inputs, outputs, .. } = *layer {
-                folded.push(convolution(weights, key, batch_norm, inputs, outputs)?);
+            match *layer {
+                FeatureLayer::Conv { key, batch_norm, inputs, outputs, .. } => {
+                    let (kernel, bias) = convolution(weights, key, batch_norm, inputs, outputs)?;
+                    builder.push(&Layer::Conv3x3 { kernel: &kernel, bias: &bias, relu: true })?;
+                }
+                FeatureLayer::MaxPool { .. } => builder.push(&Layer::MaxPool2x2)?,
+                FeatureLayer::GlobalAveragePool => builder.push(&Layer::GlobalAveragePool)?,
             }
         }
-        let mut convolutions = folded.iter();
-        let layers: Vec<Layer<'_>> = self
-            .layers()
-            .iter()
-            .filter_map(|layer| match layer {
-                FeatureLayer::Conv { .. } => {
-                    convolutions.next().map(|(kernel, bias)| Layer::Conv3x3 { kernel, bias, relu: true })
-                }
-                FeatureLayer::MaxPool { .. } => Some(Layer::MaxPool2x2),
-                FeatureLayer::GlobalAveragePool => Some(Layer::GlobalAveragePool),
-            })
-            .collect();
-        let [height, width, channels] = image_size;
-        Ok(Network::new(Shape { height, width, channels }, &layers)?)
+        Ok(builder.finish())
     }
 
     /// Builds the head, from features to logits.
