@@ -56,4 +56,12 @@ pub enum ConvError {
         /// The instruction set.
         isa: Isa,
     },
+    /// A calibration is of other layers.
+    #[error("expected a calibration of {expected} convolutions, got one of {got}")]
+    Calibration {
+        /// Convolutions of the network.
+        expected: usize,
+        /// Convolutions of the calibration.
+        got: usize,
+    },
 }

@@ -40,19 +40,19 @@ impl Aligned {
 }
 
 /// A map whose pixels and channels are written by several threads, each its own.
-pub(crate) struct SharedMap<'a> {
-    start: *mut f32,
+pub(crate) struct SharedMap<'a, T = f32> {
+    start: *mut T,
     len: usize,
-    borrow: PhantomData<&'a mut [f32]>,
+    borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: the pointer comes from a mutable borrow that lasts as long as the value, floats may be
-// sent between threads, and `part` makes its callers keep their parts apart.
+// SAFETY: the pointer comes from a mutable borrow that lasts as long as the value, values that
+// may be sent between threads are written by several, and `part` makes its callers keep their parts apart.
 #[allow(unsafe_code, reason = "output blocks interleave in memory, so the map cannot be split by chunks")]
-unsafe impl Sync for SharedMap<'_> {}
+unsafe impl<T: Send> Sync for SharedMap<'_, T> {}
 
-impl<'a> SharedMap<'a> {
-    pub(crate) fn new(values: &'a mut [f32]) -> Self {
+impl<'a, T> SharedMap<'a, T> {
+    pub(crate) fn new(values: &'a mut [T]) -> Self {
         Self { start: values.as_mut_ptr(), len: values.len(), borrow: PhantomData }
     }
 
@@ -63,7 +63,7 @@ impl<'a> SharedMap<'a> {
     #[allow(unsafe_code, reason = "output blocks interleave in memory, so the map cannot be split by chunks")]
     #[allow(clippy::mut_from_ref, reason = "the caller keeps parts apart")]
     #[inline]
-    pub(crate) unsafe fn part(&self, range: Range<usize>) -> &mut [f32] {
+    pub(crate) unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "a part of the map leaves it");
         // SAFETY: the range lies in the slice that `new` borrowed for as long as `self` lives, and
         // the caller holds no other part that overlaps.

@@ -9,6 +9,7 @@ use std::{
 };
 
 pub use build::NetworkBuilder;
+pub(crate) use build::check_weights;
 
 use crate::{ConvError, Isa, Tiling, convolution::Convolution, dense::Dense, memory::Aligned, pooling};
 
@@ -267,13 +268,18 @@ impl fmt::Debug for Network {
     }
 }
 
-fn check_length(what: &'static str, batch: usize, each: usize, got: usize) -> Result<(), ConvError> {
+pub(crate) fn check_length(
+    what: &'static str,
+    batch: usize,
+    each: usize,
+    got: usize,
+) -> Result<(), ConvError> {
     let expected = batch.saturating_mul(each);
     if got == expected { Ok(()) } else { Err(ConvError::BufferLength { what, batch, expected, got }) }
 }
 
 /// The first pass only compares exponents, which the compiler does for several values at once.
-fn check_finite(input: &[f32], image_len: usize) -> Result<(), ConvError> {
+pub(crate) fn check_finite(input: &[f32], image_len: usize) -> Result<(), ConvError> {
     let largest = input.iter().fold(0, |largest: u32, value| largest.max(value.abs().to_bits()));
     if f32::from_bits(largest).is_finite() {
         return Ok(());

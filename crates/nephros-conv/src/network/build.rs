@@ -109,7 +109,7 @@ fn half(layer: usize, input: Shape) -> Result<Shape, ConvError> {
 }
 
 /// Number of outputs, once the kernel holds `inputs` values for each of them.
-fn check_weights(
+pub(crate) fn check_weights(
     layer: usize,
     inputs: usize,
     kernel: &[f32],
