@@ -45,7 +45,7 @@ fn assert_close(got: &[f32], expected: &[f64], options: Options) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 48 }))]
 
     #[test]
     fn convolution(

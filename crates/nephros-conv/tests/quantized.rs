@@ -37,7 +37,7 @@ fn assert_near(got: &[f32], expected: &[f32], name: Isa) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 24 }))]
 
     #[test]
     fn near_the_floats(

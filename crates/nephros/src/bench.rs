@@ -1,8 +1,8 @@
 //! `bench`: how fast the engine is on this machine, and how near to another engine's results.
 
-use std::path::Path;
+use std::{path::Path, time::Instant};
 
-use nephros_conv::{Isa, Network, Options, Timing, peak_memory_mb};
+use nephros_conv::{ConvError, Isa, Network, Options, QuantizedNetwork, Shape, Timing, peak_memory_mb};
 use nephros_core::{network::Architecture, weights::Weights};
 use serde::Serialize;
 
@@ -14,6 +14,9 @@ use crate::{
 
 /// The input of the published network: height, width, channels.
 const IMAGE_SIZE: [usize; 3] = [224, 224, 3];
+
+/// Images of the input that 8-bit maps are calibrated on, as many as the peers' are.
+const CALIBRATION_IMAGES: usize = 8;
 
 /// What `--json` prints, with the keys of the peers' script.
 #[derive(Debug, Serialize)]
@@ -44,12 +47,12 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Status> {
 }
 
 fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
-    let Precision::F32 = args.precision;
     let batch = args.batch as usize;
     let input = channels_last(&read_images(&args.input, batch)?);
     let isa = args.isa.map_or_else(Isa::detect, Isa::from);
-    let (features, head, ready_ms) = build(&args.weights, isa)?;
-    let mut map = vec![0.0; batch * features.output().len()];
+    let (features, head, ready_ms) = build(args, isa)?;
+    let shape = features.output();
+    let mut map = vec![0.0; batch * shape.len()];
     let mut logits = vec![0.0; batch * head.output().len()];
     let timing = Timing::measure(batch, args.iters as usize, || {
         features.forward(&input, batch, &mut map)?;
@@ -57,29 +60,60 @@ fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
     })?;
     let beside = |name: &str, values: &[f32]| difference(&args.input.with_file_name(name), values);
     Ok(Report {
-        engine: "nephros".to_owned(),
+        engine: args.precision.engine().to_owned(),
         isa: isa.name(),
         batch,
         threads: rayon::current_num_threads(),
         median_ms: hundredths(timing.median_ms),
         min_ms: hundredths(timing.min_ms),
         max_ms: hundredths(timing.max_ms),
-        max_feature_diff: beside("features.f32", &channels_first(&map, features.output().channels, batch))?,
+        max_feature_diff: beside("features.f32", &channels_first(&map, shape.channels, batch))?,
         max_probability_diff: beside("probabilities.f32", &softmax(&logits, head.output().len()))?,
         ready_ms: hundredths(ready_ms),
         peak_mb: peak_memory_mb(),
     })
 }
 
-/// Features and head of VGG16, and the milliseconds from named weights to both. The weights are
-/// freed before anything runs.
-fn build(path: &Path, isa: Isa) -> anyhow::Result<(Network, Network, f64)> {
-    let weights = Weights::load(path)?;
-    let start = std::time::Instant::now();
+/// A feature extractor of either precision.
+enum Features {
+    F32(Network),
+    Int8(QuantizedNetwork),
+}
+
+impl Features {
+    fn output(&self) -> Shape {
+        match self {
+            Self::F32(network) => network.output(),
+            Self::Int8(network) => network.output(),
+        }
+    }
+
+    fn forward(&self, input: &[f32], batch: usize, output: &mut [f32]) -> Result<(), ConvError> {
+        match self {
+            Self::F32(network) => network.forward(input, batch, output),
+            Self::Int8(network) => network.forward(input, batch, output),
+        }
+    }
+}
+
+/// Features and head of VGG16, and the milliseconds from named weights to both, calibration
+/// included. The weights are freed before anything is timed.
+fn build(args: &BenchArgs, isa: Isa) -> anyhow::Result<(Features, Network, f64)> {
+    let weights = Weights::load(&args.weights)?;
+    let start = Instant::now();
     let options = Options { isa, ..Options::default() };
-    let features = Architecture::Vgg16.build_features_with(&weights, IMAGE_SIZE, options)?;
     let labels = weights.0.get("head.bias").map_or(2, |bias| bias.values.len());
     let head = Architecture::Vgg16.build_head(&weights, labels, 0, IMAGE_SIZE)?;
+    let features = match args.precision {
+        Precision::F32 => {
+            Features::F32(Architecture::Vgg16.build_features_from(weights, IMAGE_SIZE, options)?)
+        }
+        Precision::Int8 => {
+            let images = channels_last(&read_images(&args.input, CALIBRATION_IMAGES)?);
+            let images = (images.as_slice(), CALIBRATION_IMAGES);
+            Features::Int8(Architecture::Vgg16.quantize_features(&weights, IMAGE_SIZE, images, options)?)
+        }
+    };
     Ok((features, head, start.elapsed().as_secs_f64() * 1e3))
 }
 

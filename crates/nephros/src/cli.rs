@@ -387,6 +387,18 @@ pub enum Benchmark {
 pub enum Precision {
     /// 32-bit floats
     F32,
+    /// 8-bit whole numbers, calibrated on the first 8 images of the input
+    Int8,
+}
+
+impl Precision {
+    /// The name of the engine in a report.
+    pub fn engine(self) -> &'static str {
+        match self {
+            Self::F32 => "nephros",
+            Self::Int8 => "nephros-int8",
+        }
+    }
 }
 
 /// Instruction set of the kernels.

@@ -1,6 +1,7 @@
 //! NEON registers.
 
 #![allow(unsafe_code, reason = "intrinsics are unsafe where their instruction set is not enabled")]
+#![allow(unused_unsafe, reason = "where NEON is the target's baseline, some of them are safe")]
 #![allow(clippy::inline_always, reason = "an intrinsic that is not inlined costs a call for each vector")]
 
 use std::arch::aarch64::{

@@ -1,6 +1,8 @@
 //! From named weights to the inference engine.
 
-use nephros_conv::{ConvError, Layer, Network, NetworkBuilder, Options, Shape};
+use nephros_conv::{
+    Calibration, ConvError, Layer, Network, NetworkBuilder, Options, QuantizedNetwork, Shape,
+};
 
 use super::{Architecture, BATCH_NORM_EPSILON, FeatureLayer};
 use crate::{
@@ -72,21 +74,76 @@ impl Architecture {
         image_size: [usize; 3],
         options: Options,
     ) -> Result<Network, NetworkError> {
-        check_image_size(self, image_size)?;
-        let [height, width, channels] = image_size;
-        let mut builder = NetworkBuilder::new(Shape { height, width, channels }, options)?;
+        let mut builder = self.builder(image_size, options)?;
         // Layer by layer: the folded kernels of VGG16 would take 59 MB if all were held at once.
         for layer in self.layers() {
-            match *layer {
-                FeatureLayer::Conv { key, batch_norm, inputs, outputs, .. } => {
-                    let (kernel, bias) = convolution(weights, key, batch_norm, inputs, outputs)?;
-                    builder.push(&Layer::Conv3x3 { kernel: &kernel, bias: &bias, relu: true })?;
-                }
-                FeatureLayer::MaxPool { .. } => builder.push(&Layer::MaxPool2x2)?,
-                FeatureLayer::GlobalAveragePool => builder.push(&Layer::GlobalAveragePool)?,
+            push(&mut builder, layer, weights)?;
+        }
+        Ok(builder.finish())
+    }
+
+    /// As [`Self::build_features_with`], freeing each array once it is packed: the weights and the
+    /// network are never both whole in memory.
+    ///
+    /// # Errors
+    /// See [`NetworkError`].
+    pub fn build_features_from(
+        self,
+        mut weights: Weights,
+        image_size: [usize; 3],
+        options: Options,
+    ) -> Result<Network, NetworkError> {
+        let mut builder = self.builder(image_size, options)?;
+        for layer in self.layers() {
+            push(&mut builder, layer, &weights)?;
+            if let FeatureLayer::Conv { key, .. } = layer {
+                weights.0.remove(&format!("{key}.weight"));
             }
         }
         Ok(builder.finish())
+    }
+
+    /// Builds the feature extractor on 8-bit maps, calibrated on `batch` images of
+    /// `[height, width, 3]`.
+    ///
+    /// # Errors
+    /// See [`NetworkError`].
+    pub fn quantize_features(
+        self,
+        weights: &Weights,
+        image_size: [usize; 3],
+        (images, batch): (&[f32], usize),
+        options: Options,
+    ) -> Result<QuantizedNetwork, NetworkError> {
+        check_image_size(self, image_size)?;
+        let mut folded = Vec::new();
+        for layer in self.layers() {
+            if let FeatureLayer::Conv { key, batch_norm, inputs, outputs, .. } = *layer {
+                folded.push(convolution(weights, key, batch_norm, inputs, outputs)?);
+            }
+        }
+        let mut convolutions = folded.iter();
+        let layers: Vec<Layer<'_>> = self
+            .layers()
+            .iter()
+            .filter_map(|layer| match layer {
+                FeatureLayer::Conv { .. } => {
+                    convolutions.next().map(|(kernel, bias)| Layer::Conv3x3 { kernel, bias, relu: true })
+                }
+                FeatureLayer::MaxPool { .. } => Some(Layer::MaxPool2x2),
+                FeatureLayer::GlobalAveragePool => Some(Layer::GlobalAveragePool),
+            })
+            .collect();
+        let [height, width, channels] = image_size;
+        let shape = Shape { height, width, channels };
+        let calibration = Calibration::measure(shape, &layers, images, batch)?;
+        Ok(QuantizedNetwork::new(shape, &layers, &calibration, options)?)
+    }
+
+    fn builder(self, image_size: [usize; 3], options: Options) -> Result<NetworkBuilder, NetworkError> {
+        check_image_size(self, image_size)?;
+        let [height, width, channels] = image_size;
+        Ok(NetworkBuilder::new(Shape { height, width, channels }, options)?)
     }
 
     /// Builds the head, from features to logits.
@@ -117,6 +174,19 @@ impl Architecture {
         layers.push(Layer::Dense { kernel: &last.0, bias: &last.1, relu: false });
         Ok(Network::new(features, &layers)?)
     }
+}
+
+/// Folds and packs one layer.
+fn push(builder: &mut NetworkBuilder, layer: &FeatureLayer, weights: &Weights) -> Result<(), NetworkError> {
+    match *layer {
+        FeatureLayer::Conv { key, batch_norm, inputs, outputs, .. } => {
+            let (kernel, bias) = convolution(weights, key, batch_norm, inputs, outputs)?;
+            builder.push(&Layer::Conv3x3 { kernel: &kernel, bias: &bias, relu: true })?;
+        }
+        FeatureLayer::MaxPool { .. } => builder.push(&Layer::MaxPool2x2)?,
+        FeatureLayer::GlobalAveragePool => builder.push(&Layer::GlobalAveragePool)?,
+    }
+    Ok(())
 }
 
 fn check_image_size(architecture: Architecture, image_size: [usize; 3]) -> Result<(), NetworkError> {
