@@ -23,6 +23,9 @@ use layer::{QuantizedLayer, Target};
 /// values below zero.
 const FLOAT_CHANNELS: usize = CHUNK / 4;
 
+/// Channels whose sums fit 32 bits: 9 taps of products of up to 255 * 127.
+const MOST_CHANNELS: usize = i32::MAX as usize / (9 * 255 * 127);
+
 /// The largest value after each convolution, over calibration images.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
@@ -127,7 +130,8 @@ impl QuantizedNetwork {
         self.rest.output()
     }
 
-    /// As [`Network::forward`].
+    /// As [`Network::forward`]. A value above what the calibration saw is taken for the largest
+    /// that it saw.
     ///
     /// # Errors
     /// As [`Network::forward`]; `output` is then as it was.
@@ -230,6 +234,10 @@ impl Compiler {
         let input = self.shape;
         if !relu {
             let why = "8-bit maps hold no negative values: every convolution needs its ReLU";
+            return Err(ConvError::Incompatible { layer, input, why });
+        }
+        if input.channels > MOST_CHANNELS {
+            let why = "the sums of so many 8-bit channels would not fit 32 bits";
             return Err(ConvError::Incompatible { layer, input, why });
         }
         let channels = check_weights(layer, 9 * input.channels, kernel, bias, input)?;

@@ -1,6 +1,6 @@
 //! `bench`: how fast the engine is on this machine, and how near to another engine's results.
 
-use std::{path::Path, time::Instant};
+use std::{io::Read as _, path::Path, time::Instant};
 
 use nephros_conv::{ConvError, Isa, Network, Options, QuantizedNetwork, Shape, Timing, peak_memory_mb};
 use nephros_core::{network::Architecture, weights::Weights};
@@ -121,15 +121,20 @@ fn build(args: &BenchArgs, isa: Isa) -> anyhow::Result<(Features, Network, f64)>
 fn read_images(path: &Path, batch: usize) -> anyhow::Result<Vec<f32>> {
     let [height, width, channels] = IMAGE_SIZE;
     let expected = batch * height * width * channels;
-    let values = read_floats(path)?;
+    let mut bytes = Vec::new();
+    fs_err::File::open(path)?.take(4 * expected as u64).read_to_end(&mut bytes)?;
+    let values = floats(&bytes);
     let got = values.len();
     let short = CliError::TooFewImages { path: path.to_owned(), expected, got };
-    values.get(..expected).map(<[f32]>::to_vec).ok_or_else(|| short.into())
+    if got == expected { Ok(values) } else { Err(short.into()) }
 }
 
 fn read_floats(path: &Path) -> anyhow::Result<Vec<f32>> {
-    let bytes = fs_err::read(path)?;
-    Ok(bytes.as_chunks::<4>().0.iter().map(|quad| f32::from_le_bytes(*quad)).collect())
+    Ok(floats(&fs_err::read(path)?))
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|quad| f32::from_le_bytes(*quad)).collect()
 }
 
 /// `[images, 3, 224, 224]` to `[images, 224, 224, 3]`.
