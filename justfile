@@ -79,6 +79,11 @@ serve *ARGS:
 bench IMAGES="1" ROUNDS="15":
     cargo run --release -p nephros-conv --example forward -- {{ IMAGES }} {{ ROUNDS }}
 
+# Times the forward pass beside other engines (from PyPI) and writes docs/benchmarks.md.
+bench-peers *ARGS:
+    cargo build --release --locked
+    scripts/bench-peers {{ ARGS }}
+
 # Writes the golden files anew, from the programs that they are compared with: the head of each
 # script names what it needs from PyPI.
 golden:

@@ -1,47 +1,79 @@
-//! 3×3 convolution as three matrix products over shifted views of the same map.
+//! 3×3 convolution: patches are transformed, multiplied by the kernels of each position, and
+//! transformed back into pixels.
 
-use std::cell::RefCell;
+mod pack;
+mod schedule;
 
-use rayon::prelude::*;
+use std::ops::Range;
 
-use crate::layout::Layout;
-
-/// Output pixels that one task aims at: enough to make up for reading the whole kernel, few
-/// enough that the deepest maps (14×14 in VGG16) still give work to two threads.
-const BLOCK_PIXELS: usize = 224;
-
-thread_local! {
-    /// Rows before pooling; grows to the largest block and stays.
-    static UNPOOLED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
+use crate::{
+    Shape,
+    kernels::{Finish, Kernels, Patch, TileSteps},
+    memory::{Aligned, SharedMap},
+    tiling::Tiling,
+};
 
 /// A compiled convolution, with its bias, ReLU and the pooling that follows it.
 pub(crate) struct Convolution {
-    input: Layout,
-    output: Layout,
-    /// `[3, 3, in_channels, out_channels]`.
-    kernel: Vec<f32>,
+    input: Shape,
+    /// After pooling, where there is any.
+    output: Shape,
+    tiling: Tiling,
+    kernels: &'static Kernels,
+    /// `[panels, kernel matrices, depth, panel]`, zeros where a panel or the depth is not full.
+    weights: Aligned,
+    /// `[panels, panel]`
     bias: Vec<f32>,
     relu: bool,
     pool: bool,
-    /// Output rows in a task. It depends on the shapes alone: the same sums are made in the same
-    /// order whatever the batch and the number of threads.
-    block_rows: usize,
+    /// Rows and columns of tiles in an image.
+    tiles: (usize, usize),
+    /// Terms in each sum, up to a multiple of the vector's lanes.
+    depth: usize,
+    /// Outputs in a panel.
+    panel: usize,
+}
+
+/// What a thread needs for itself.
+#[derive(Default)]
+struct Scratch {
+    /// Values of the tiles that the thread works on alone.
+    values: Aligned,
+    /// Sums of one panel.
+    sums: Aligned,
+    patch: Aligned,
+}
+
+/// Tiles that one product takes as its rows.
+#[derive(Clone)]
+struct Block {
+    tiles: Range<usize>,
 }
 
 impl Convolution {
-    /// `output` is the layout after pooling, where there is any.
+    /// `kernel` is `[3, 3, in_channels, out_channels]`.
     pub(crate) fn new(
-        (input, output): (Layout, Layout),
+        kernels: &'static Kernels,
+        tiling: Tiling,
+        (input, output): (Shape, Shape),
         (kernel, bias): (&[f32], &[f32]),
         relu: bool,
-        pool: bool,
     ) -> Self {
-        let rows = output.shape.height;
-        let pixels_per_row = (input.shape.width + 1) * if pool { 2 } else { 1 };
-        let blocks = (rows * pixels_per_row).div_ceil(BLOCK_PIXELS).max(2);
-        let block_rows = rows.div_ceil(blocks);
-        Self { input, output, kernel: kernel.to_vec(), bias: bias.to_vec(), relu, pool, block_rows }
+        let tiles = (output.height.div_ceil(tiling.side()), output.width.div_ceil(tiling.side()));
+        let depth = tiling.depth(input.channels).next_multiple_of(kernels.lanes);
+        let mut padded = bias.to_vec();
+        let panel = kernels.panel(bias.len());
+        padded.resize(bias.len().next_multiple_of(panel), 0.0);
+        let weights = pack::pack(tiling, kernel, (input.channels, bias.len()), depth, panel);
+        Self { input, output, tiling, kernels, weights, bias: padded, relu, pool: false, tiles, depth, panel }
+    }
+
+    /// Puts 2×2 pooling after the convolution; `output` is the shape after it.
+    pub(crate) fn add_pool(&mut self, output: Shape) {
+        // An odd last row or column is dropped, and a tile that holds nothing else with it.
+        let side = self.tiling.side();
+        self.tiles = ((2 * output.height).div_ceil(side), (2 * output.width).div_ceil(side));
+        (self.output, self.pool) = (output, true);
     }
 
     pub(crate) fn relu(&self) -> bool {
@@ -52,139 +84,148 @@ impl Convolution {
         self.pool
     }
 
-    pub(crate) fn run(&self, source: &[f32], target: &mut [f32]) {
-        self.output.clear_border(target);
-        let block_len = self.block_rows * self.output.row_stride();
-        target[self.output.body()].par_chunks_mut(block_len).enumerate().for_each(|(block, rows)| {
-            let first_row = block * self.block_rows;
-            if self.pool {
-                self.pooled_rows(source, first_row, rows);
-            } else {
-                self.multiply(source, first_row, rows);
-                self.finish(rows);
-            }
-        });
+    fn panels(&self) -> usize {
+        self.bias.len() / self.panel
     }
 
-    /// Convolution without bias into `rows`, whole output rows with room for the zeros after
-    /// each; what it leaves in that room is to be overwritten.
-    fn multiply(&self, source: &[f32], first_row: usize, rows: &mut [f32]) {
-        let (inputs, outputs) = (self.input.shape.channels, self.bias.len());
-        let stride = self.input.row_stride();
-        // The room after the last row is left out: the kernel's last row would read past the map.
-        let pixels = rows.len() / outputs - 1;
-        let depth = 3 * inputs;
-        for (kernel_row, kernel) in self.kernel.chunks_exact(depth * outputs).enumerate() {
-            let window = &source[(first_row + kernel_row) * stride..];
-            let view = Windows { values: window, count: pixels, step: inputs, depth };
-            multiply_windows(view, kernel, outputs, kernel_row > 0, rows);
+    /// Values of one position in a block. A line more than it holds, so that the positions of a
+    /// tile do not fall into the same set of the cache.
+    fn position_stride(&self) -> usize {
+        self.depth * self.kernels.max_rows + self.kernels.lanes
+    }
+
+    fn block_stride(&self) -> usize {
+        self.tiling.positions() * self.position_stride()
+    }
+
+    /// Cuts tiles into as few blocks as the product allows, of nearly the same size.
+    fn blocks(&self, tiles: &Range<usize>) -> Vec<Block> {
+        let count = tiles.len().div_ceil(self.kernels.max_rows);
+        (0..count).map(|index| Block { tiles: share(tiles, count, index) }).collect()
+    }
+
+    /// Image, first row and first column of a tile's output, before pooling.
+    fn locate(&self, tile: usize) -> (usize, usize, usize) {
+        let (down, across) = self.tiles;
+        let (image, tile) = (tile / (down * across), tile % (down * across));
+        (image, tile / across * self.tiling.side(), tile % across * self.tiling.side())
+    }
+
+    /// Transforms the patches of a block into `values`, `[positions, depth / lanes, rows, lanes]`
+    /// with [`Self::position_stride`].
+    fn load(&self, source: &[f32], block: &Block, values: &mut [f32], patch: &mut Aligned) {
+        let lanes = self.kernels.lanes;
+        let steps = TileSteps { position: self.position_stride(), chunk: block.tiles.len() * lanes };
+        for (row, tile) in block.tiles.clone().enumerate() {
+            let (image, y, x) = self.locate(tile);
+            let image = &source[image * self.input.len()..][..self.input.len()];
+            let patch = self.inner_patch(image, y, x).unwrap_or_else(|| self.edge_patch(image, y, x, patch));
+            self.kernels.load(self.tiling, &patch, &mut values[row * lanes..], steps);
         }
     }
 
-    /// Bias and ReLU in place, zeros after each row.
-    fn finish(&self, rows: &mut [f32]) {
-        let floor = self.floor();
-        for row in rows.chunks_exact_mut(self.output.row_stride()) {
-            let (pixels, border) = row.split_at_mut(self.output.row_len());
-            for pixel in pixels.chunks_exact_mut(self.bias.len()) {
-                for (value, bias) in pixel.iter_mut().zip(&self.bias) {
-                    *value = (*value + bias).max(floor);
-                }
+    /// The patch of a tile in place, where it lies inside the image and has whole vectors.
+    fn inner_patch<'a>(&self, image: &'a [f32], y: usize, x: usize) -> Option<Patch<'a>> {
+        let Shape { height, width, channels } = self.input;
+        let side = self.tiling.patch_side();
+        let (top, left) = (y.checked_sub(1)?, x.checked_sub(1)?);
+        let whole = self.tiling == Tiling::Direct || channels.is_multiple_of(self.kernels.lanes);
+        (whole && top + side <= height && left + side <= width).then(|| Patch {
+            values: &image[(top * width + left) * channels..],
+            row_stride: width * channels,
+            pixel_stride: channels,
+            channels,
+        })
+    }
+
+    /// The patch of a tile copied, with zeros for what lies outside the image and for the channels
+    /// that fill the last vector.
+    fn edge_patch<'a>(&self, image: &[f32], y: usize, x: usize, patch: &'a mut Aligned) -> Patch<'a> {
+        let Shape { height, width, channels } = self.input;
+        let side = self.tiling.patch_side();
+        let padded = match self.tiling {
+            Tiling::Direct => channels,
+            Tiling::F2 | Tiling::F4 => self.depth,
+        };
+        let values = patch.of_len(side * side * padded);
+        values.fill(0.0);
+        // The patch starts one row above and one column left of the tile.
+        let columns = x.max(1) - 1..(x + side - 1).min(width);
+        for row in y.max(1) - 1..(y + side - 1).min(height) {
+            for column in columns.clone() {
+                let target = ((row + 1 - y) * side + column + 1 - x) * padded;
+                let pixel = &image[(row * width + column) * channels..][..channels];
+                values[target..target + channels].copy_from_slice(pixel);
             }
-            border.fill(0.0);
+        }
+        Patch { values, row_stride: side * padded, pixel_stride: padded, channels: padded }
+    }
+
+    /// Multiplies the blocks by one panel of kernels and writes the panel's channels of their
+    /// pixels.
+    ///
+    /// # Safety
+    /// No reference to these channels of these tiles' pixels may be alive.
+    #[allow(unsafe_code, reason = "writes a map that threads share")]
+    unsafe fn multiply(
+        &self,
+        panel: usize,
+        blocks: &[Block],
+        values: &[f32],
+        sums: &mut Aligned,
+        map: &SharedMap<'_>,
+    ) {
+        let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else { return };
+        let tiles = first.tiles.start..last.tiles.end;
+        let (positions, columns) = (self.tiling.positions(), self.panel);
+        let stride = positions * columns;
+        let sums = sums.of_len(tiles.len() * stride);
+        let matrix = self.depth * columns;
+        let matrices = self.tiling.kernels();
+        for position in 0..positions {
+            let index = panel * matrices + position % matrices;
+            let kernel = &self.weights.values()[index * matrix..][..matrix];
+            for (block, values) in blocks.iter().zip(values.chunks_exact(self.block_stride())) {
+                let rows = block.tiles.len();
+                let values = &values[position * self.position_stride()..][..rows * self.depth];
+                let first = (block.tiles.start - tiles.start) * stride + position * columns;
+                self.kernels.multiply(rows, columns, values, kernel, &mut sums[first..], stride);
+            }
+        }
+        for (tile, sums) in tiles.zip(sums.chunks_exact(stride)) {
+            // SAFETY: the tile and the panel are among the caller's.
+            unsafe { self.finish(panel, tile, sums, map) }
         }
     }
 
-    fn pooled_rows(&self, source: &[f32], first_row: usize, rows: &mut [f32]) {
-        let outputs = self.bias.len();
-        let stride = (self.input.shape.width + 1) * outputs;
-        let pairs = rows.len() / self.output.row_stride();
-        UNPOOLED.with_borrow_mut(|scratch| {
-            let len = 2 * pairs * stride;
-            if scratch.len() < len {
-                scratch.resize(len, 0.0);
-            }
-            let unpooled = &mut scratch[..len];
-            self.multiply(source, 2 * first_row, unpooled);
-            for (row, pair) in
-                rows.chunks_exact_mut(self.output.row_stride()).zip(unpooled.chunks_exact(2 * stride))
-            {
-                let (pixels, border) = row.split_at_mut(self.output.row_len());
-                let (upper, lower) = pair.split_at(stride);
-                self.finish_pooled(upper, lower, pixels);
-                border.fill(0.0);
-            }
-        });
-    }
-
-    /// One output row: maximum of 2×2, then bias and ReLU, which keep the order of values.
-    fn finish_pooled(&self, upper: &[f32], lower: &[f32], pixels: &mut [f32]) {
-        let (floor, outputs) = (self.floor(), self.bias.len());
-        let pairs = upper.chunks_exact(2 * outputs).zip(lower.chunks_exact(2 * outputs));
-        for (pixel, (upper, lower)) in pixels.chunks_exact_mut(outputs).zip(pairs) {
-            let (a, b) = upper.split_at(outputs);
-            let (c, d) = lower.split_at(outputs);
-            let corners = a.iter().zip(b).zip(c.iter().zip(d));
-            for ((value, bias), ((a, b), (c, d))) in pixel.iter_mut().zip(&self.bias).zip(corners) {
-                *value = (a.max(*b).max(c.max(*d)) + bias).max(floor);
-            }
-        }
-    }
-
-    fn floor(&self) -> f32 {
-        if self.relu { 0.0 } else { f32::NEG_INFINITY }
+    /// # Safety
+    /// No reference to this panel's channels of this tile's pixels may be alive.
+    #[allow(unsafe_code, reason = "writes a map that threads share")]
+    unsafe fn finish(&self, panel: usize, tile: usize, sums: &[f32], map: &SharedMap<'_>) {
+        let Shape { height, width, channels } = self.output;
+        let columns = self.panel;
+        let shrink = if self.pool { 2 } else { 1 };
+        let (image, y, x) = self.locate(tile);
+        let (y, x) = (y / shrink, x / shrink);
+        let pixel = (image * height + y) * width + x;
+        let finish = Finish {
+            map,
+            start: pixel * channels + panel * columns,
+            row_stride: width * channels,
+            pixel_stride: channels,
+            rows: (height - y).min(self.tiling.side()),
+            columns: (width - x).min(self.tiling.side()),
+            channels: (channels - panel * columns).min(columns),
+            bias: &self.bias[panel * columns..][..columns],
+            relu: self.relu,
+            pool: self.pool,
+        };
+        // SAFETY: as the caller promises.
+        unsafe { self.kernels.finish(self.tiling, sums, &finish) }
     }
 }
 
-/// `count` overlapping windows of `depth` values each, starting `step` values apart.
-#[derive(Clone, Copy)]
-struct Windows<'a> {
-    values: &'a [f32],
-    count: usize,
-    step: usize,
-    depth: usize,
-}
-
-/// `target[p, o] = sum over k of windows[p, k] * kernel[k, o]`, on the calling thread; added to
-/// what is there when `accumulate`.
-#[allow(unsafe_code, reason = "gemm::gemm takes raw pointers")]
-fn multiply_windows(
-    windows: Windows<'_>,
-    kernel: &[f32],
-    outputs: usize,
-    accumulate: bool,
-    target: &mut [f32],
-) {
-    let Windows { values, count, step, depth } = windows;
-    assert!(count > 0 && values.len() >= (count - 1) * step + depth, "windows leave the map");
-    assert!(kernel.len() == depth * outputs && target.len() >= count * outputs, "operands do not fit");
-    // The product is taken as [outputs, depth] x [depth, count]: its columns are the pixels, whose
-    // values lie next to each other, as the microkernel prefers.
-    // SAFETY: element (o, k) of the left operand is `kernel[k * outputs + o]`, (k, p) of the right
-    // `values[p * step + k]` and (o, p) of the result `target[p * outputs + o]`, with
-    // o < outputs, k < depth, p < count; the two assertions above bound all three, the strides
-    // are non-negative, and `target` is borrowed mutably, so that it overlaps neither operand.
-    unsafe {
-        gemm::gemm(
-            outputs,
-            count,
-            depth,
-            target.as_mut_ptr(),
-            outputs.cast_signed(),
-            1,
-            accumulate,
-            kernel.as_ptr(),
-            outputs.cast_signed(),
-            1,
-            values.as_ptr(),
-            step.cast_signed(),
-            1,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
+/// Part `index` of `count` nearly equal parts of a range.
+fn share(range: &Range<usize>, count: usize, index: usize) -> Range<usize> {
+    range.start + range.len() * index / count..range.start + range.len() * (index + 1) / count
 }

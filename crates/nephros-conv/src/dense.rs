@@ -2,8 +2,6 @@
 
 use rayon::prelude::*;
 
-use crate::layout::Layout;
-
 /// Outputs in a task.
 const BLOCK_OUTPUTS: usize = 16;
 /// Partial sums kept side by side, so that the compiler can use vector registers.
@@ -11,8 +9,7 @@ const LANES: usize = 16;
 
 /// A compiled fully connected layer.
 pub(crate) struct Dense {
-    input: Layout,
-    output: Layout,
+    inputs: usize,
     /// `[outputs, inputs]`: each output reads one contiguous row.
     kernel: Vec<f32>,
     bias: Vec<f32>,
@@ -21,45 +18,37 @@ pub(crate) struct Dense {
 
 impl Dense {
     /// `kernel` is `[inputs, outputs]`.
-    pub(crate) fn new(
-        (input, output): (Layout, Layout),
-        (kernel, bias): (&[f32], &[f32]),
-        relu: bool,
-    ) -> Self {
-        let (inputs, outputs) = (input.shape.len(), bias.len());
+    pub(crate) fn new(inputs: usize, kernel: &[f32], bias: &[f32], relu: bool) -> Self {
+        let outputs = bias.len();
         let mut transposed = vec![0.0; kernel.len()];
         for (i, row) in kernel.chunks_exact(outputs).enumerate() {
             for (o, value) in row.iter().enumerate() {
                 transposed[o * inputs + i] = *value;
             }
         }
-        Self { input, output, kernel: transposed, bias: bias.to_vec(), relu }
+        Self { inputs, kernel: transposed, bias: bias.to_vec(), relu }
     }
 
     pub(crate) fn relu(&self) -> bool {
         self.relu
     }
 
-    /// One image at a time: the weights are read once per image, and an image's result cannot
-    /// depend on its neighbours in the batch.
+    /// Images share nothing: an image's result cannot depend on its neighbours in the batch.
     pub(crate) fn run(&self, source: &[f32], target: &mut [f32]) {
-        self.output.clear_border(target);
-        let (values, border) = target[self.output.body()].split_at_mut(self.bias.len());
-        border.fill(0.0);
-        let floor = if self.relu { 0.0 } else { f32::NEG_INFINITY };
-        let rows = self.kernel.par_chunks(BLOCK_OUTPUTS * self.input.shape.len());
-        let blocks = values.par_chunks_mut(BLOCK_OUTPUTS).zip(self.bias.par_chunks(BLOCK_OUTPUTS)).zip(rows);
-        blocks.for_each(|((values, bias), kernel)| {
-            let rows = kernel.chunks_exact(self.input.shape.len());
-            for ((value, bias), row) in values.iter_mut().zip(bias).zip(rows) {
-                *value = (self.row_product(source, row) + bias).max(floor);
-            }
-        });
+        let images = source.par_chunks_exact(self.inputs).zip(target.par_chunks_exact_mut(self.bias.len()));
+        images.for_each(|(source, target)| self.run_image(source, target));
     }
 
-    fn row_product(&self, source: &[f32], kernel: &[f32]) -> f32 {
-        let kernel_rows = kernel.chunks_exact(self.input.row_len());
-        self.input.rows(source).zip(kernel_rows).map(|(values, kernel)| dot(values, kernel)).sum()
+    fn run_image(&self, source: &[f32], target: &mut [f32]) {
+        let floor = if self.relu { 0.0 } else { f32::NEG_INFINITY };
+        let rows = self.kernel.par_chunks(BLOCK_OUTPUTS * self.inputs);
+        let blocks = target.par_chunks_mut(BLOCK_OUTPUTS).zip(self.bias.par_chunks(BLOCK_OUTPUTS)).zip(rows);
+        blocks.for_each(|((values, bias), kernel)| {
+            let rows = kernel.chunks_exact(self.inputs);
+            for ((value, bias), row) in values.iter_mut().zip(bias).zip(rows) {
+                *value = (dot(source, row) + bias).max(floor);
+            }
+        });
     }
 }
 

@@ -1,6 +1,6 @@
 //! What can be wrong with a network or its input.
 
-use crate::Shape;
+use crate::{Isa, Shape};
 
 /// A network that does not fit together, or an input that does not fit the network.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -49,5 +49,19 @@ pub enum ConvError {
         position: usize,
         /// The value.
         value: f32,
+    },
+    /// The processor lacks an instruction set that was asked for.
+    #[error("expected a processor with {isa}, got one without it")]
+    Isa {
+        /// The instruction set.
+        isa: Isa,
+    },
+    /// A calibration is of other layers.
+    #[error("expected a calibration of {expected} convolutions, got one of {got}")]
+    Calibration {
+        /// Convolutions of the network.
+        expected: usize,
+        /// Convolutions of the calibration.
+        got: usize,
     },
 }

@@ -7,12 +7,22 @@
 mod convolution;
 mod dense;
 mod error;
-mod layout;
+mod kernels;
 mod mapped;
+mod memory;
 mod network;
 mod pooling;
+mod quantized;
+mod tiling;
+mod timing;
 pub mod training;
+mod vector;
+mod winograd;
 
 pub use error::ConvError;
+pub use kernels::Isa;
 pub use mapped::MappedFile;
-pub use network::{Layer, Network, Shape};
+pub use network::{Layer, Network, NetworkBuilder, Options, Shape};
+pub use quantized::{Calibration, QuantizedNetwork};
+pub use tiling::Tiling;
+pub use timing::{Timing, peak_memory_mb};

@@ -1,13 +1,17 @@
 //! The chain of layers and its forward pass.
 
+mod build;
+
 use std::{
     fmt,
+    mem::swap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use rayon::prelude::*;
+pub use build::NetworkBuilder;
+pub(crate) use build::check_weights;
 
-use crate::{ConvError, convolution::Convolution, dense::Dense, layout::Layout, pooling};
+use crate::{ConvError, Isa, Tiling, convolution::Convolution, dense::Dense, memory::Aligned, pooling};
 
 /// Shape of one image or feature map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,24 +69,48 @@ pub enum Layer<'a> {
     },
 }
 
-/// A compiled chain of layers.
-pub struct Network {
-    input: Layout,
-    output: Layout,
-    steps: Vec<Step>,
-    /// Values in the largest map of the chain.
-    buffer_len: usize,
-    /// Buffers of finished calls, for the next ones.
-    idle: Mutex<Vec<Vec<Buffers>>>,
+/// How a network is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// The instruction set of the kernels.
+    pub isa: Isa,
+    /// The way every convolution is computed; `None` chooses for each the fastest.
+    pub tiling: Option<Tiling>,
 }
 
-/// Most images that one call has in flight: it bounds the memory on machines with many cores,
-/// where the rows of an image keep the other threads busy.
-const MAX_IN_FLIGHT: usize = 16;
+impl Default for Options {
+    /// The fastest that this processor has.
+    fn default() -> Self {
+        Self { isa: Isa::detect(), tiling: None }
+    }
+}
+
+/// Maps from this size on, in values, go through their layers image by image: a group of them
+/// would leave the cache between two layers.
+const LARGE_MAP: usize = 1 << 20;
+/// Values in a map of a group of images, which bounds the memory.
+const GROUP_VALUES: usize = 8 << 20;
+/// Most images in a group.
+const GROUP_IMAGES: usize = 32;
+
+/// A compiled chain of layers.
+pub struct Network {
+    input: Shape,
+    output: Shape,
+    steps: Vec<Step>,
+    /// Steps that run image by image; the rest runs on a group, so that a kernel is read once for
+    /// several images.
+    single: usize,
+    /// Images in a group.
+    group: usize,
+    /// Buffers of finished calls, for the next ones.
+    idle: Mutex<Vec<Buffers>>,
+}
 
 /// One compiled layer, or a convolution with the pooling after it.
 struct Step {
-    output: Layout,
+    input: Shape,
+    output: Shape,
     kernel: Kernel,
 }
 
@@ -93,42 +121,56 @@ enum Kernel {
     Dense(Dense),
 }
 
-/// What one image is read from and written to; the two change places after each step.
+/// What one call reads from and writes to between its layers.
+#[derive(Default)]
 struct Buffers {
-    source: Vec<f32>,
-    target: Vec<f32>,
+    /// Maps of one image.
+    single: [Aligned; 2],
+    /// Maps of a group of images, and what the single steps leave for them.
+    group: [Aligned; 2],
+    joined: Aligned,
+    /// Transformed values that all threads read.
+    shared: Aligned,
 }
 
 impl Network {
-    /// Checks that the layers fit each other and packs their weights.
+    /// Checks that the layers fit each other and packs their weights, for the fastest instruction
+    /// set that this processor has.
     ///
     /// # Errors
     /// [`ConvError::WeightLength`] and [`ConvError::Incompatible`].
     pub fn new(input: Shape, layers: &[Layer<'_>]) -> Result<Self, ConvError> {
-        let input = layout(0, input, input)?;
-        let mut steps: Vec<Step> = Vec::with_capacity(layers.len());
-        let mut rest = layers.iter().enumerate().peekable();
-        while let Some((index, layer)) = rest.next() {
-            let from = steps.last().map_or(input, |step| step.output);
-            let pool = matches!(layer, Layer::Conv3x3 { .. })
-                .then(|| rest.next_if(|(_, next)| matches!(next, Layer::MaxPool2x2)))
-                .flatten();
-            steps.push(compile(index, layer, pool.map(|(index, _)| index), from)?);
+        Self::with_options(input, layers, Options::default())
+    }
+
+    /// As [`Self::new`], for one instruction set.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and [`ConvError::Isa`] where this processor does not have it.
+    pub fn with_isa(input: Shape, layers: &[Layer<'_>], isa: Isa) -> Result<Self, ConvError> {
+        Self::with_options(input, layers, Options { isa, ..Options::default() })
+    }
+
+    /// As [`Self::new`], with choices.
+    ///
+    /// # Errors
+    /// As [`Self::with_isa`].
+    pub fn with_options(input: Shape, layers: &[Layer<'_>], options: Options) -> Result<Self, ConvError> {
+        let mut builder = NetworkBuilder::new(input, options)?;
+        for layer in layers {
+            builder.push(layer)?;
         }
-        let output = steps.last().map_or(input, |step| step.output);
-        let lengths = steps.iter().map(|step| step.output.len());
-        let buffer_len = lengths.fold(input.len(), usize::max);
-        Ok(Self { input, output, steps, buffer_len, idle: Mutex::default() })
+        Ok(builder.finish())
     }
 
     /// Shape of one input image.
     pub fn input(&self) -> Shape {
-        self.input.shape
+        self.input
     }
 
     /// Shape of one output.
     pub fn output(&self) -> Shape {
-        self.output.shape
+        self.output
     }
 
     /// Runs `batch` images, on the threads of the current rayon pool.
@@ -139,52 +181,79 @@ impl Network {
     /// # Errors
     /// [`ConvError::BufferLength`] and [`ConvError::NotFinite`]; `output` is then as it was.
     pub fn forward(&self, input: &[f32], batch: usize, output: &mut [f32]) -> Result<(), ConvError> {
-        let (image_len, result_len) = (self.input.shape.len(), self.output.shape.len());
+        let (image_len, result_len) = (self.input.len(), self.output.len());
         check_length("input", batch, image_len, input.len())?;
         check_length("output", batch, result_len, output.len())?;
         check_finite(input, image_len)?;
-        let in_flight = rayon::current_num_threads().clamp(1, MAX_IN_FLIGHT);
         let mut buffers = self.idle().pop().unwrap_or_default();
-        while buffers.len() < in_flight.min(batch) {
-            buffers.push(Buffers { source: vec![0.0; self.buffer_len], target: vec![0.0; self.buffer_len] });
-        }
-        let groups = input.chunks(in_flight * image_len).zip(output.chunks_mut(in_flight * result_len));
+        let groups = input.chunks(self.group * image_len).zip(output.chunks_mut(self.group * result_len));
         for (images, results) in groups {
-            let images = images.par_chunks_exact(image_len).zip(results.par_chunks_exact_mut(result_len));
-            let work = images.zip(buffers.par_iter_mut());
-            work.for_each(|((image, result), buffers)| self.forward_image(image, result, buffers));
+            self.forward_group(images, results, &mut buffers);
         }
         self.idle().push(buffers);
         Ok(())
     }
 
-    fn forward_image(&self, image: &[f32], result: &mut [f32], buffers: &mut Buffers) {
-        self.input.load(image, &mut buffers.source);
-        let mut from = self.input;
-        for Step { output, kernel } in &self.steps {
-            let (source, target) = (&buffers.source[..from.len()], &mut buffers.target[..output.len()]);
-            match kernel {
-                Kernel::Convolution(convolution) => convolution.run(source, target),
-                Kernel::MaxPool => pooling::max_pool(from, *output, source, target),
-                Kernel::GlobalAverage => pooling::global_average(from, *output, source, target),
-                Kernel::Dense(dense) => dense.run(source, target),
-            }
-            std::mem::swap(&mut buffers.source, &mut buffers.target);
-            from = *output;
+    fn forward_group(&self, images: &[f32], results: &mut [f32], buffers: &mut Buffers) {
+        let count = images.len() / self.input.len();
+        let (single, rest) = self.steps.split_at(self.single);
+        let Some(last) = single.last() else {
+            return run(rest, images, count, results, &mut buffers.group, &mut buffers.shared);
+        };
+        let len = last.output.len();
+        let joined = if rest.is_empty() { &mut *results } else { buffers.joined.of_len(count * len) };
+        for (image, joined) in images.chunks_exact(self.input.len()).zip(joined.chunks_exact_mut(len)) {
+            run(single, image, 1, joined, &mut buffers.single, &mut buffers.shared);
         }
-        self.output.store(&buffers.source, result);
+        if !rest.is_empty() {
+            run(rest, buffers.joined.values(), count, results, &mut buffers.group, &mut buffers.shared);
+        }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Vec<Buffers>>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Buffers>> {
         // A panic elsewhere cannot leave the list half changed.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs `images` images through a chain; the maps between two steps take turns in `maps`.
+fn run(
+    steps: &[Step],
+    images: &[f32],
+    count: usize,
+    results: &mut [f32],
+    maps: &mut [Aligned; 2],
+    shared: &mut Aligned,
+) {
+    let Some((last, steps)) = steps.split_last() else { return results.copy_from_slice(images) };
+    let [from, to] = maps;
+    let (mut from, mut to) = (from, to);
+    for (index, step) in steps.iter().enumerate() {
+        let source = if index == 0 { images } else { from.values() };
+        step.run(source, count, to.of_len(count * step.output.len()), shared);
+        swap(&mut from, &mut to);
+    }
+    let source = if steps.is_empty() { images } else { from.values() };
+    last.run(source, count, results, shared);
+}
+
+impl Step {
+    /// Reads `images` maps from the start of `source` and fills `target`.
+    fn run(&self, source: &[f32], images: usize, target: &mut [f32], shared: &mut Aligned) {
+        let source = &source[..images * self.input.len()];
+        match &self.kernel {
+            Kernel::Convolution(convolution) => convolution.run(source, images, target, shared),
+            Kernel::MaxPool => pooling::max_pool(self.input, self.output, source, target),
+            Kernel::GlobalAverage => pooling::global_average(self.input, source, target),
+            Kernel::Dense(dense) => dense.run(source, target),
+        }
     }
 }
 
 /// Prints the chain of shapes, not the weights.
 impl fmt::Debug for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Network({}", self.input.shape)?;
+        write!(f, "Network({}", self.input)?;
         for step in &self.steps {
             let (name, relu, pool) = match &step.kernel {
                 Kernel::Convolution(convolution) => ("conv3x3", convolution.relu(), convolution.pool()),
@@ -193,80 +262,28 @@ impl fmt::Debug for Network {
                 Kernel::Dense(dense) => ("dense", dense.relu(), false),
             };
             let (relu, pool) = (if relu { "+relu" } else { "" }, if pool { "+max_pool" } else { "" });
-            write!(f, " -> {name}{relu}{pool} {}", step.output.shape)?;
+            write!(f, " -> {name}{relu}{pool} {}", step.output)?;
         }
         f.write_str(")")
     }
 }
 
-/// Compiles one layer, with the pooling at `pool` where one follows a convolution.
-fn compile(index: usize, layer: &Layer<'_>, pool: Option<usize>, from: Layout) -> Result<Step, ConvError> {
-    let input = from.shape;
-    match *layer {
-        Layer::Conv3x3 { kernel, bias, relu } => {
-            let channels = check_weights(index, 9 * input.channels, kernel, bias, input)?;
-            let convolved = Shape { channels, ..input };
-            layout(index, input, convolved)?;
-            let output = match pool {
-                Some(pool) => pooled(pool, convolved)?,
-                None => layout(index, input, convolved)?,
-            };
-            let convolution = Convolution::new((from, output), (kernel, bias), relu, pool.is_some());
-            Ok(Step { output, kernel: Kernel::Convolution(convolution) })
-        }
-        Layer::MaxPool2x2 => Ok(Step { output: pooled(index, input)?, kernel: Kernel::MaxPool }),
-        Layer::GlobalAveragePool => {
-            let output = layout(index, input, Shape { height: 1, width: 1, ..input })?;
-            Ok(Step { output, kernel: Kernel::GlobalAverage })
-        }
-        Layer::Dense { kernel, bias, relu } => {
-            let channels = check_weights(index, input.len(), kernel, bias, input)?;
-            let output = layout(index, input, Shape { height: 1, width: 1, channels })?;
-            let dense = Dense::new((from, output), (kernel, bias), relu);
-            Ok(Step { output, kernel: Kernel::Dense(dense) })
-        }
-    }
-}
-
-fn layout(layer: usize, input: Shape, output: Shape) -> Result<Layout, ConvError> {
-    let why = if output.is_empty() { "an axis would be zero" } else { "the map would be too large" };
-    Layout::new(output).ok_or(ConvError::Incompatible { layer, input, why })
-}
-
-fn pooled(layer: usize, input: Shape) -> Result<Layout, ConvError> {
-    let output = Shape { height: input.height / 2, width: input.width / 2, ..input };
-    let too_small =
-        ConvError::Incompatible { layer, input, why: "2x2 pooling needs two rows and two columns" };
-    if output.is_empty() { Err(too_small) } else { layout(layer, input, output) }
-}
-
-/// Number of outputs, once the kernel holds `inputs` values for each of them.
-fn check_weights(
-    layer: usize,
-    inputs: usize,
-    kernel: &[f32],
-    bias: &[f32],
-    input: Shape,
-) -> Result<usize, ConvError> {
-    if bias.is_empty() && kernel.is_empty() {
-        return Err(ConvError::Incompatible { layer, input, why: "it has no outputs" });
-    }
-    // A kernel that is whole for another number of outputs makes the bias the odd one out.
-    if kernel.len().is_multiple_of(inputs) && !kernel.is_empty() {
-        let (expected, got) = (kernel.len() / inputs, bias.len());
-        let error = ConvError::WeightLength { layer, what: "bias", expected, got };
-        return if expected == got { Ok(got) } else { Err(error) };
-    }
-    let expected = inputs.saturating_mul(bias.len());
-    Err(ConvError::WeightLength { layer, what: "kernel", expected, got: kernel.len() })
-}
-
-fn check_length(what: &'static str, batch: usize, each: usize, got: usize) -> Result<(), ConvError> {
+pub(crate) fn check_length(
+    what: &'static str,
+    batch: usize,
+    each: usize,
+    got: usize,
+) -> Result<(), ConvError> {
     let expected = batch.saturating_mul(each);
     if got == expected { Ok(()) } else { Err(ConvError::BufferLength { what, batch, expected, got }) }
 }
 
-fn check_finite(input: &[f32], image_len: usize) -> Result<(), ConvError> {
+/// The first pass only compares exponents, which the compiler does for several values at once.
+pub(crate) fn check_finite(input: &[f32], image_len: usize) -> Result<(), ConvError> {
+    let largest = input.iter().fold(0, |largest: u32, value| largest.max(value.abs().to_bits()));
+    if f32::from_bits(largest).is_finite() {
+        return Ok(());
+    }
     let bad = input.iter().enumerate().find(|(_, value)| !value.is_finite());
     bad.map_or(Ok(()), |(index, &value)| {
         Err(ConvError::NotFinite { image: index / image_len, position: index % image_len, value })

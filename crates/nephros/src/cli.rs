@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use nephros_conv::Isa;
 use nephros_core::preprocessing::Normalization;
 use nephros_train::phantom::{self, PhantomClass};
 
@@ -147,6 +148,14 @@ or, for a file that cannot be read:
   nephros demo
   nephros demo --dir /tmp/demo --no-serve")]
     Demo(DemoArgs),
+    /// Time the engine on this machine, beside the recorded results of another
+    ///
+    /// Weights and input are what scripts/bench-peers exports; features.f32 and probabilities.f32
+    /// beside the input are compared with where they are there.
+    #[command(after_help = "Examples:
+  nephros bench forward --weights target/peers/weights.safetensors --input target/peers/input.f32
+  nephros bench forward --weights w.safetensors --input x.f32 --batch 8 --isa avx2 --json")]
+    Bench(BenchArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Examples:
   nephros completions bash > /etc/bash_completion.d/nephros
@@ -332,6 +341,88 @@ pub struct DemoArgs {
     /// Stop after the scores
     #[arg(long)]
     pub no_serve: bool,
+}
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to time
+    #[arg(value_enum)]
+    pub what: Benchmark,
+    /// Weights of VGG16 with a head, as safetensors
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub weights: PathBuf,
+    /// Images as little-endian floats, [images, 3, 224, 224]
+    #[arg(long, value_name = "FILE.f32")]
+    pub input: PathBuf,
+    /// Images in a call
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub batch: u32,
+    /// Threads; 0 takes all cores
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1024))]
+    pub threads: u32,
+    /// Timed calls
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub iters: u32,
+    /// Arithmetic of the convolutions
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    pub precision: Precision,
+    /// Instruction set of the kernels; by default the fastest that this processor has
+    #[arg(long, value_enum)]
+    pub isa: Option<InstructionSet>,
+    /// Print one JSON line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What can be timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Benchmark {
+    /// The forward pass of VGG16, from input to logits
+    Forward,
+}
+
+/// Arithmetic of the convolutions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Precision {
+    /// 32-bit floats
+    F32,
+    /// 8-bit whole numbers, calibrated on the first 8 images of the input
+    Int8,
+}
+
+impl Precision {
+    /// The name of the engine in a report.
+    pub fn engine(self) -> &'static str {
+        match self {
+            Self::F32 => "nephros",
+            Self::Int8 => "nephros-int8",
+        }
+    }
+}
+
+/// Instruction set of the kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InstructionSet {
+    /// What every processor has
+    Portable,
+    /// NEON of 64-bit ARM
+    Neon,
+    /// AVX2 and FMA of x86-64
+    Avx2,
+    /// AVX-512 of x86-64
+    Avx512,
+}
+
+impl From<InstructionSet> for Isa {
+    fn from(set: InstructionSet) -> Self {
+        match set {
+            InstructionSet::Portable => Self::Portable,
+            InstructionSet::Neon => Self::Neon,
+            InstructionSet::Avx2 => Self::Avx2,
+            InstructionSet::Avx512 => Self::Avx512,
+        }
+    }
 }
 
 /// Arguments of `completions`.

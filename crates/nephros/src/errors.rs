@@ -84,6 +84,16 @@ pub enum CliError {
         /// Extensions that were looked for.
         extensions: String,
     },
+    /// A file of images holds less than a batch.
+    #[error("`{path}`: expected {expected} floats for the batch, got {got}")]
+    TooFewImages {
+        /// The file.
+        path: PathBuf,
+        /// Floats in the batch.
+        expected: usize,
+        /// Floats in the file.
+        got: usize,
+    },
     /// A host name that stands for no address.
     #[error("`{host}` is no address that can be listened on")]
     NoSuchHost {
@@ -108,6 +118,7 @@ impl Hint for CliError {
             Self::NoImages { extensions } => {
                 format!("files ending in {extensions} are looked for; name others one by one")
             }
+            Self::TooFewImages { .. } => "an image is 3x224x224 floats; lower `--batch`".into(),
             Self::NoSuchHost { .. } => "name an address of this machine, such as 127.0.0.1 or 0.0.0.0".into(),
         })
     }

@@ -1,5 +1,6 @@
 //! The `nephros` binary: parses arguments, wires the libraries, renders errors.
 
+mod bench;
 mod cli;
 mod demo;
 mod errors;
@@ -55,6 +56,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         Command::Serve(args) => serve::run(args, global),
         Command::Phantom(args) => phantom::run(args, global),
         Command::Demo(args) => demo::run(args, global),
+        Command::Bench(args) => bench::run(args),
         Command::Completions(args) => completions(args),
         Command::Healthcheck(args) => healthcheck::run(args),
     }
@@ -64,7 +66,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
 fn log_folder(cli: &Cli) -> Option<PathBuf> {
     match &cli.command {
         Command::Demo(args) => Some(args.dir.clone()),
-        Command::Init(_) | Command::Completions(_) | Command::Healthcheck(_) => None,
+        Command::Init(_) | Command::Bench(_) | Command::Completions(_) | Command::Healthcheck(_) => None,
         _ => cli.global.config.is_file().then(|| Path::new(".").to_owned()),
     }
 }

@@ -11,7 +11,7 @@ mod common;
 
 use common::Folder;
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "init",
     "ingest",
     "prepare",
@@ -22,6 +22,7 @@ const COMMANDS: [&str; 11] = [
     "serve",
     "phantom",
     "demo",
+    "bench",
     "completions",
 ];
 

@@ -84,7 +84,10 @@ fn a_training_asked_for_over_http_is_served_at_once() {
     let question = json!({ "image": slice }).to_string();
     assert!(request(&address, "/predict", &question).starts_with("HTTP/1.1 503"));
     let trained = request(&address, "/train", "");
-    assert!(trained.starts_with("HTTP/1.1 200") && trained.ends_with("Training done successfully!"), "{trained}");
+    assert!(
+        trained.starts_with("HTTP/1.1 200") && trained.ends_with("Training done successfully!"),
+        "{trained}"
+    );
     let answer = request(&address, "/predict", &question);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let body: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();

@@ -1,6 +1,8 @@
 //! From named weights to the inference engine.
 
-use nephros_conv::{ConvError, Layer, Network, Shape};
+use nephros_conv::{
+    Calibration, ConvError, Layer, Network, NetworkBuilder, Options, QuantizedNetwork, Shape,
+};
 
 use super::{Architecture, BATCH_NORM_EPSILON, FeatureLayer};
 use crate::{
@@ -59,7 +61,7 @@ impl Architecture {
     /// # Errors
     /// See [`NetworkError`].
     pub fn build_features(self, weights: &Weights, image_size: [usize; 3]) -> Result<Network, NetworkError> {
-        self.build_first_layers(weights, image_size, self.layers().len())
+        self.build_features_with(weights, image_size, Options::default())
     }
 
     /// Builds the first `count` layers of the feature extractor, as [`Self::build_features`] does
@@ -73,16 +75,74 @@ impl Architecture {
         image_size: [usize; 3],
         count: usize,
     ) -> Result<Network, NetworkError> {
+        let mut builder = self.builder(image_size, Options::default())?;
+        for layer in self.layers().iter().take(count) {
+            push(&mut builder, layer, weights)?;
+        }
+        Ok(builder.finish())
+    }
+
+    /// As [`Self::build_features`], for one instruction set or way to convolve.
+    ///
+    /// # Errors
+    /// See [`NetworkError`].
+    pub fn build_features_with(
+        self,
+        weights: &Weights,
+        image_size: [usize; 3],
+        options: Options,
+    ) -> Result<Network, NetworkError> {
+        let mut builder = self.builder(image_size, options)?;
+        // Layer by layer: the folded kernels of VGG16 would take 59 MB if all were held at once.
+        for layer in self.layers() {
+            push(&mut builder, layer, weights)?;
+        }
+        Ok(builder.finish())
+    }
+
+    /// As [`Self::build_features_with`], freeing each array once it is packed: the weights and the
+    /// network are never both whole in memory.
+    ///
+    /// # Errors
+    /// See [`NetworkError`].
+    pub fn build_features_from(
+        self,
+        mut weights: Weights,
+        image_size: [usize; 3],
+        options: Options,
+    ) -> Result<Network, NetworkError> {
+        let mut builder = self.builder(image_size, options)?;
+        for layer in self.layers() {
+            push(&mut builder, layer, &weights)?;
+            if let FeatureLayer::Conv { key, .. } = layer {
+                weights.0.remove(&format!("{key}.weight"));
+            }
+        }
+        Ok(builder.finish())
+    }
+
+    /// Builds the feature extractor on 8-bit maps, calibrated on `batch` images of
+    /// `[height, width, 3]`.
+    ///
+    /// # Errors
+    /// See [`NetworkError`].
+    pub fn quantize_features(
+        self,
+        weights: &Weights,
+        image_size: [usize; 3],
+        (images, batch): (&[f32], usize),
+        options: Options,
+    ) -> Result<QuantizedNetwork, NetworkError> {
         check_image_size(self, image_size)?;
-        let described = &self.layers()[..count.min(self.layers().len())];
         let mut folded = Vec::new();
-        for layer in described {
+        for layer in self.layers() {
             if let FeatureLayer::Conv { key, batch_norm, inputs, outputs, .. } = *layer {
                 folded.push(convolution(weights, key, batch_norm, inputs, outputs)?);
             }
         }
         let mut convolutions = folded.iter();
-        let layers: Vec<Layer<'_>> = described
+        let layers: Vec<Layer<'_>> = self
+            .layers()
             .iter()
             .filter_map(|layer| match layer {
                 FeatureLayer::Conv { .. } => {
@@ -93,7 +153,15 @@ impl Architecture {
             })
             .collect();
         let [height, width, channels] = image_size;
-        Ok(Network::new(Shape { height, width, channels }, &layers)?)
+        let shape = Shape { height, width, channels };
+        let calibration = Calibration::measure(shape, &layers, images, batch)?;
+        Ok(QuantizedNetwork::new(shape, &layers, &calibration, options)?)
+    }
+
+    fn builder(self, image_size: [usize; 3], options: Options) -> Result<NetworkBuilder, NetworkError> {
+        check_image_size(self, image_size)?;
+        let [height, width, channels] = image_size;
+        Ok(NetworkBuilder::new(Shape { height, width, channels }, options)?)
     }
 
     /// Builds the head, from features to logits.
@@ -124,6 +192,19 @@ impl Architecture {
         layers.push(Layer::Dense { kernel: &last.0, bias: &last.1, relu: false });
         Ok(Network::new(features, &layers)?)
     }
+}
+
+/// Folds and packs one layer.
+fn push(builder: &mut NetworkBuilder, layer: &FeatureLayer, weights: &Weights) -> Result<(), NetworkError> {
+    match *layer {
+        FeatureLayer::Conv { key, batch_norm, inputs, outputs, .. } => {
+            let (kernel, bias) = convolution(weights, key, batch_norm, inputs, outputs)?;
+            builder.push(&Layer::Conv3x3 { kernel: &kernel, bias: &bias, relu: true })?;
+        }
+        FeatureLayer::MaxPool { .. } => builder.push(&Layer::MaxPool2x2)?,
+        FeatureLayer::GlobalAveragePool => builder.push(&Layer::GlobalAveragePool)?,
+    }
+    Ok(())
 }
 
 fn check_image_size(architecture: Architecture, image_size: [usize; 3]) -> Result<(), NetworkError> {

@@ -1,0 +1,203 @@
+//! The inner loops, compiled once for each instruction set.
+
+#![allow(clippy::inline_always, reason = "vectors must not cross a function boundary")]
+
+mod product;
+mod tile;
+
+use std::fmt;
+
+pub(crate) use tile::{Finish, Patch, TileSteps};
+
+use crate::{ConvError, tiling::Tiling};
+
+/// An instruction set that the kernels are compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Isa {
+    /// What every processor of the target has.
+    Portable,
+    /// NEON of 64-bit ARM.
+    Neon,
+    /// AVX2 and FMA of x86-64.
+    Avx2,
+    /// AVX-512 (foundation) of x86-64.
+    Avx512,
+}
+
+impl Isa {
+    /// All, slowest first.
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Neon, Self::Avx2, Self::Avx512];
+
+    /// The fastest that this processor has.
+    pub fn detect() -> Self {
+        let available = Self::ALL.into_iter().rev().find(|isa| isa.is_available());
+        available.unwrap_or(Self::Portable)
+    }
+
+    /// Whether this processor has it.
+    pub fn is_available(self) -> bool {
+        kernels(self).is_some()
+    }
+
+    /// The name that [`fmt::Display`] prints.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Neon => "neon",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+}
+
+/// The fastest that this processor has.
+impl Default for Isa {
+    fn default() -> Self {
+        Self::detect()
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+type Multiply =
+    unsafe fn(rows: usize, panel: usize, values: &[f32], kernel: &[f32], sums: &mut [f32], stride: usize);
+type Load = unsafe fn(tiling: Tiling, patch: &Patch<'_>, values: &mut [f32], steps: TileSteps);
+type Finishing = unsafe fn(tiling: Tiling, sums: &[f32], finish: &Finish<'_>);
+
+/// The kernels of one instruction set, which this processor has.
+pub(crate) struct Kernels {
+    /// Floats in a vector.
+    pub(crate) lanes: usize,
+    /// Most rows of a [`Kernels::multiply`], as many as its sums fit the registers.
+    pub(crate) max_rows: usize,
+    multiply: Multiply,
+    load: Load,
+    finish: Finishing,
+}
+
+impl Kernels {
+    /// # Errors
+    /// [`ConvError::Isa`]
+    pub(crate) fn of(isa: Isa) -> Result<&'static Self, ConvError> {
+        kernels(isa).ok_or(ConvError::Isa { isa })
+    }
+
+    /// Outputs in a panel of kernels, the columns of one product, for a layer of so many outputs:
+    /// two vectors, or one where that holds them all.
+    pub(crate) fn panel(&self, outputs: usize) -> usize {
+        if outputs <= self.lanes { self.lanes } else { 2 * self.lanes }
+    }
+
+    /// `sums[r, o] = sum over k of values[k, r] * kernel[k, o]` for `rows` rows and one panel of `o`.
+    ///
+    /// Terms are added in the order of `k` for every row, so that a row does not depend on the
+    /// others.
+    ///
+    /// # Shapes
+    /// `values` is `[depth / lanes, rows, lanes]`, `kernel` `[depth, panel]`; row `r` of the sums
+    /// starts at `r * stride`. `panel` is one or two vectors, as [`Self::panel`] says.
+    #[allow(unsafe_code, reason = "the function enables an instruction set")]
+    pub(crate) fn multiply(
+        &self,
+        rows: usize,
+        panel: usize,
+        values: &[f32],
+        kernel: &[f32],
+        sums: &mut [f32],
+        stride: usize,
+    ) {
+        // SAFETY: the function asks for nothing but its instruction set, and `kernels` hands out
+        // this table only where the processor has it.
+        unsafe { (self.multiply)(rows, panel, values, kernel, sums, stride) }
+    }
+
+    /// Transforms one patch of input into one row of each position's values.
+    #[allow(unsafe_code, reason = "the function enables an instruction set")]
+    pub(crate) fn load(&self, tiling: Tiling, patch: &Patch<'_>, values: &mut [f32], steps: TileSteps) {
+        // SAFETY: as for `multiply`.
+        unsafe { (self.load)(tiling, patch, values, steps) }
+    }
+
+    /// Transforms one tile's sums, `[positions, panel]`, into its pixels: bias, ReLU and pooling
+    /// applied.
+    ///
+    /// # Safety
+    /// No other reference to the pixels and channels that `finish` names may be alive.
+    #[allow(unsafe_code, reason = "the function enables an instruction set and writes a shared map")]
+    pub(crate) unsafe fn finish(&self, tiling: Tiling, sums: &[f32], finish: &Finish<'_>) {
+        // SAFETY: the instruction set as for `multiply`; the map as the caller promises.
+        unsafe { (self.finish)(tiling, sums, finish) }
+    }
+}
+
+/// Compiles the kernels for one instruction set: `[rows...]` are the row counts of the product.
+macro_rules! entry_points {
+    ($name:ident, $lanes:literal, $vector:ty, $max_rows:literal, [$($rows:literal)*], $(#[$enable:meta])*) => {
+        mod $name {
+            use super::{Kernels, Finish, Patch, TileSteps, product, tile};
+            use crate::tiling::Tiling;
+
+            pub(super) static KERNELS: Kernels =
+                Kernels { lanes: $lanes, max_rows: $max_rows, multiply, load, finish };
+
+            $(#[$enable])*
+            fn multiply(
+                rows: usize,
+                panel: usize,
+                values: &[f32],
+                kernel: &[f32],
+                sums: &mut [f32],
+                stride: usize,
+            ) {
+                match (rows, panel / $lanes) {
+                    $(($rows, 1) => product::multiply::<$vector, $lanes, $rows, 1>(values, kernel, sums, stride),
+                    ($rows, 2) => product::multiply::<$vector, $lanes, $rows, 2>(values, kernel, sums, stride),)*
+                    (rows, vectors) => unreachable!("a product of {rows} rows by {vectors} vectors"),
+                }
+            }
+
+            $(#[$enable])*
+            fn load(tiling: Tiling, patch: &Patch<'_>, values: &mut [f32], steps: TileSteps) {
+                tile::load::<$vector, $lanes>(tiling, patch, values, steps);
+            }
+
+            $(#[$enable])*
+            #[allow(unsafe_code, reason = "writes a map that threads share")]
+            unsafe fn finish(tiling: Tiling, sums: &[f32], finish: &Finish<'_>) {
+                // SAFETY: as the caller promises.
+                unsafe { tile::finish::<$vector, $lanes>(tiling, sums, finish) }
+            }
+        }
+    };
+}
+
+entry_points!(portable, 4, [f32; 4], 4, [1 2 3 4],);
+#[cfg(target_arch = "aarch64")]
+entry_points!(neon, 4, std::arch::aarch64::float32x4_t, 12, [1 2 3 4 5 6 7 8 9 10 11 12],
+    #[target_feature(enable = "neon")]);
+#[cfg(target_arch = "x86_64")]
+entry_points!(avx2, 8, std::arch::x86_64::__m256, 6, [1 2 3 4 5 6], #[target_feature(enable = "avx2,fma")]);
+#[cfg(target_arch = "x86_64")]
+entry_points!(avx512, 16, std::arch::x86_64::__m512, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
+    #[target_feature(enable = "avx512f")]);
+
+/// The table for an instruction set, where this processor has it.
+fn kernels(isa: Isa) -> Option<&'static Kernels> {
+    match isa {
+        Isa::Portable => Some(&portable::KERNELS),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => std::arch::is_aarch64_feature_detected!("neon").then_some(&neon::KERNELS),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => {
+            (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(&avx2::KERNELS)
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => is_x86_feature_detected!("avx512f").then_some(&avx512::KERNELS),
+        _ => None,
+    }
+}

@@ -1,0 +1,72 @@
+//! Buffers on cache-line boundaries, and a map that several threads fill.
+
+use std::{marker::PhantomData, ops::Range, slice};
+
+/// Floats in a cache line, the alignment of an [`Aligned`] buffer.
+const LINE: usize = 16;
+
+/// Floats that start on a cache line: a vector that straddles two costs two accesses.
+#[derive(Default)]
+pub(crate) struct Aligned {
+    values: Vec<f32>,
+    start: usize,
+}
+
+impl Aligned {
+    pub(crate) fn zeroed(len: usize) -> Self {
+        let values = vec![0.0; len + LINE - 1];
+        let start = values.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE - 1);
+        Self { values, start }
+    }
+
+    /// The first `len` values, after growing where the buffer is shorter. What they hold is
+    /// unspecified.
+    pub(crate) fn of_len(&mut self, len: usize) -> &mut [f32] {
+        if self.values.len() < len + LINE - 1 {
+            // Free the old values first: both at once would be the peak of a call's memory.
+            self.values = Vec::new();
+            *self = Self::zeroed(len);
+        }
+        &mut self.values[self.start..self.start + len]
+    }
+
+    pub(crate) fn values(&self) -> &[f32] {
+        &self.values[self.start..]
+    }
+
+    pub(crate) fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values[self.start..]
+    }
+}
+
+/// A map whose pixels and channels are written by several threads, each its own.
+pub(crate) struct SharedMap<'a, T = f32> {
+    start: *mut T,
+    len: usize,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: the pointer comes from a mutable borrow that lasts as long as the value, values that
+// may be sent between threads are written by several, and `part` makes its callers keep their parts apart.
+#[allow(unsafe_code, reason = "output blocks interleave in memory, so the map cannot be split by chunks")]
+unsafe impl<T: Send> Sync for SharedMap<'_, T> {}
+
+impl<'a, T> SharedMap<'a, T> {
+    pub(crate) fn new(values: &'a mut [T]) -> Self {
+        Self { start: values.as_mut_ptr(), len: values.len(), borrow: PhantomData }
+    }
+
+    /// A part of the map to write.
+    ///
+    /// # Safety
+    /// No other part that overlaps `range` may be alive.
+    #[allow(unsafe_code, reason = "output blocks interleave in memory, so the map cannot be split by chunks")]
+    #[allow(clippy::mut_from_ref, reason = "the caller keeps parts apart")]
+    #[inline]
+    pub(crate) unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "a part of the map leaves it");
+        // SAFETY: the range lies in the slice that `new` borrowed for as long as `self` lives, and
+        // the caller holds no other part that overlaps.
+        unsafe { slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
+}
