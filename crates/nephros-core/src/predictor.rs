@@ -124,7 +124,7 @@ pub struct Predictor {
     preprocessing: Preprocessing,
     assumption: Option<String>,
     features: Network,
-    head: Network,
+    head: Head,
 }
 
 impl Predictor {
@@ -184,7 +184,7 @@ impl Predictor {
         }
         let image_size = preprocessing.image_size;
         let features = architecture.build_features(weights, image_size)?;
-        let head = architecture.build_head(weights, labels.len(), hidden_units, image_size)?;
+        let head = Head::new(architecture, hidden_units, labels.len(), image_size, weights)?;
         Ok(Self { id, labels, preprocessing, assumption: None, features, head })
     }
 
@@ -264,9 +264,38 @@ impl Predictor {
     /// # Errors
     /// See [`PredictError`].
     pub fn predict_features(&self, features: &[f32], batch: usize) -> Result<Vec<Prediction>, PredictError> {
-        let mut logits = vec![0.0; batch * self.labels.len()];
-        self.head.forward(features, batch, &mut logits)?;
-        logits.chunks_exact(self.labels.len()).enumerate().map(|(i, logits)| prediction(i, logits)).collect()
+        self.head.predict(features, batch)
+    }
+}
+
+/// The part of a model after its feature extractor; on its own for features that are cached.
+#[derive(Debug)]
+pub struct Head(Network);
+
+impl Head {
+    /// Builds the head of a model for `classes` labels; of the weights only its own are read.
+    ///
+    /// # Errors
+    /// See [`NetworkError`].
+    pub fn new(
+        architecture: Architecture,
+        hidden_units: usize,
+        classes: usize,
+        image_size: [usize; 3],
+        weights: &Weights,
+    ) -> Result<Self, NetworkError> {
+        architecture.build_head(weights, classes, hidden_units, image_size).map(Self)
+    }
+
+    /// Classifies features as [`Predictor::features`] gives them.
+    ///
+    /// # Errors
+    /// See [`PredictError`].
+    pub fn predict(&self, features: &[f32], batch: usize) -> Result<Vec<Prediction>, PredictError> {
+        let classes = self.0.output().len();
+        let mut logits = vec![0.0; batch * classes];
+        self.0.forward(features, batch, &mut logits)?;
+        logits.chunks_exact(classes).enumerate().map(|(i, logits)| prediction(i, logits)).collect()
     }
 }
 

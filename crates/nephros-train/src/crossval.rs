@@ -300,7 +300,6 @@ impl Material {
                 store,
                 keys: positions.iter().map(|&position| keys[position].clone()).collect(),
                 labels: positions.iter().map(|&position| self.samples[position].label).collect(),
-                preprocessing: self.pipeline.preprocessing.clone(),
             },
             None => Inputs::Images {
                 samples: positions.iter().map(|&position| &self.samples[position]).chain(drawn).collect(),

@@ -52,7 +52,7 @@ pub struct Fit<'a> {
 /// A fitted model.
 #[derive(Debug)]
 pub struct Fitted {
-    /// Weights of the epoch that was kept.
+    /// Weights of the epoch that was kept, the frozen ones among them.
     pub weights: Weights,
     /// All epochs.
     pub history: Vec<Epoch>,
@@ -99,7 +99,9 @@ impl Fit<'_> {
             }
         }
         let State { history, best_epoch } = session.state;
-        Ok(Fitted { weights: session.best, history, best_epoch, resumed_after })
+        let mut weights = self.initial.clone();
+        weights.0.extend(session.best.0);
+        Ok(Fitted { weights, history, best_epoch, resumed_after })
     }
 
     /// The figures of an epoch in a line; without validation images those of training alone.
@@ -111,6 +113,15 @@ impl Fit<'_> {
         let Epoch { validation_loss: loss, validation_accuracy: accuracy, .. } = epoch;
         let auroc = epoch.validation_auroc.map_or("undefined".to_owned(), |value| format!("{value:.3}"));
         format!("{train}; validation loss {loss:.4}, accuracy {accuracy:.3}, AUROC {auroc}")
+    }
+
+    /// What the weights of an epoch are laid over. A frozen base stays out of them: it is validated
+    /// on cached features, and need not be copied into every checkpoint.
+    fn kept(&self) -> Weights {
+        match self.trained {
+            Trained::Head => Weights::default(),
+            Trained::Layers { .. } => self.initial.clone(),
+        }
     }
 
     fn start(&self, device: &Device) -> Result<Session, TrainError> {
@@ -126,7 +137,7 @@ impl Fit<'_> {
             optimizer: self.optimizer(),
             kernels,
             state: State::default(),
-            best: self.initial.clone(),
+            best: Weights::default(),
         };
         let Some(checkpoint) = &self.checkpoint else { return Ok(fresh) };
         let Some(saved) = checkpoint.load()? else { return Ok(fresh) };
@@ -199,7 +210,7 @@ impl Fit<'_> {
         if !loss_sum.is_finite() {
             return Err(TrainError::Diverged { epoch: number, learning_rate: self.params.learning_rate });
         }
-        let weights = session.model.to_weights(self.layout, self.trained, self.initial);
+        let weights = session.model.to_weights(self.layout, self.trained, self.kept());
         let validation = self.validation.predict(self.layout, &weights)?.metrics(classes);
         let epoch = Epoch {
             epoch: number,

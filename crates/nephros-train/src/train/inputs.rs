@@ -1,7 +1,9 @@
 //! What a model is fitted on: images that are augmented anew each epoch, or cached features.
 
-use nephros_core::predictor::Predictor;
-use nephros_core::{preprocessing::Preprocessing, weights::Weights};
+use nephros_core::{
+    predictor::{Head, PredictError, Prediction, Predictor},
+    weights::Weights,
+};
 
 use super::{
     TrainError,
@@ -29,8 +31,6 @@ pub enum Inputs<'a> {
         keys: Vec<Vec<Key>>,
         /// Label of each image.
         labels: Vec<usize>,
-        /// As the features were made.
-        preprocessing: Preprocessing,
     },
 }
 
@@ -83,27 +83,31 @@ impl Inputs<'_> {
     /// # Errors
     /// The weights do not fit or give no finite answer.
     pub fn predict(&self, layout: Layout, weights: &Weights) -> Result<Predictions, TrainError> {
-        let preprocessing = match self {
-            Self::Images { pipeline, .. } => pipeline.preprocessing.clone(),
-            Self::Features { preprocessing, .. } => preprocessing.clone(),
-        };
-        let labels = (0..layout.classes).map(|class| class.to_string()).collect();
-        let predictor = Predictor::from_parts(
-            layout.architecture,
-            layout.hidden_units,
-            labels,
-            preprocessing,
-            weights,
-            String::new(),
-        )?;
+        let Layout { architecture, image_size, hidden_units, classes } = layout;
+        match self {
+            Self::Images { pipeline, .. } => {
+                let labels = (0..classes).map(|class| class.to_string()).collect();
+                let preprocessing = pipeline.preprocessing.clone();
+                let id = String::new();
+                let predictor =
+                    Predictor::from_parts(architecture, hidden_units, labels, preprocessing, weights, id)?;
+                self.answers(|values, images| predictor.predict_input(values, images))
+            }
+            Self::Features { .. } => {
+                let head = Head::new(architecture, hidden_units, classes, image_size, weights)?;
+                self.answers(|values, images| head.predict(values, images))
+            }
+        }
+    }
+
+    fn answers(
+        &self,
+        predict: impl Fn(&[f32], usize) -> Result<Vec<Prediction>, PredictError>,
+    ) -> Result<Predictions, TrainError> {
         let mut predictions = Predictions::default();
         let positions: Vec<usize> = (0..self.len()).collect();
         for group in positions.chunks(GROUP) {
-            let values = self.batch(group, None);
-            let answers = match self {
-                Self::Images { .. } => predictor.predict_input(&values, group.len())?,
-                Self::Features { .. } => predictor.predict_features(&values, group.len())?,
-            };
+            let answers = predict(&self.batch(group, None), group.len())?;
             for (&position, answer) in group.iter().zip(answers) {
                 predictions.push(self.label(position), answer.probabilities);
             }

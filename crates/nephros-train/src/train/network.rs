@@ -118,8 +118,8 @@ impl Classifier {
     }
 
     /// The weights as they are now; where only the head is trained, the rest is that of `base`.
-    pub fn to_weights(&self, layout: Layout, trained: Trained, base: &Weights) -> Weights {
-        let mut weights = base.clone();
+    pub fn to_weights(&self, layout: Layout, trained: Trained, base: Weights) -> Weights {
+        let mut weights = base;
         let order = order(layout, trained);
         let mut blocks = self.blocks.iter();
         for layer in layout.architecture.layers() {

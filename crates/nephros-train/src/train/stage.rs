@@ -102,7 +102,6 @@ pub fn train(project: &Project, progress: &dyn Progress) -> Result<TrainSummary,
                 store: &store,
                 keys,
                 labels: samples.iter().map(|sample| sample.label).collect(),
-                preprocessing: preprocessing.clone(),
             };
             let [train_keys, validation_keys] = keys;
             [inputs(train_keys, &train_samples), inputs(validation_keys, &validation_samples)]

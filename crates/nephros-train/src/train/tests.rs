@@ -212,6 +212,6 @@ fn a_head_on_cached_features_agrees_with_the_engine_that_serves() {
         let logits = model.forward_head(Tensor::from_data(input, &device));
         let trained: Vec<f32> = softmax(logits, 1).into_data().iter::<f32>().collect();
         assert!((trained[0] - served[0]).abs() < 1e-5, "{trained:?} and {served:?}");
-        assert_eq!(model.to_weights(layout, Trained::Head, &weights), weights);
+        assert_eq!(model.to_weights(layout, Trained::Head, weights.clone()), weights);
     }
 }

@@ -97,8 +97,8 @@ impl Step {
         assert!((loss - burn_loss).abs() < 1e-5, "loss {loss}, by Burn {burn_loss}");
         self.check_gradients(&by_burn, &by_kernels, &burn, &gradients);
         let trained = Trained::Layers { last: self.last };
-        let running = by_kernels.to_weights(self.layout, trained, &self.weights);
-        for (key, tensor) in by_burn.to_weights(self.layout, trained, &self.weights).0 {
+        let running = by_kernels.to_weights(self.layout, trained, self.weights.clone());
+        for (key, tensor) in by_burn.to_weights(self.layout, trained, self.weights.clone()).0 {
             for (got, expected) in running.0[&key].values.iter().zip(&tensor.values) {
                 assert!((got - expected).abs() < 1e-5, "`{key}`: {got}, by Burn {expected}");
             }
