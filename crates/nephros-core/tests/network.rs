@@ -8,7 +8,7 @@
 )]
 
 use common::{noise, weights};
-use nephros_conv::Network;
+use nephros_conv::{Network, Options};
 use nephros_core::{
     network::{Architecture, BATCH_NORM_EPSILON, FeatureLayer, NetworkError},
     weights::{Weights, WeightsError},
@@ -153,6 +153,33 @@ fn compact_with_a_hidden_layer() {
 fn vgg16_of_a_small_image_equals_plain_loops() {
     // 32 by 65 over 2^5: the head sees one row of two columns, so the order of its inputs counts.
     check(Architecture::Vgg16, [32, 65, 3], 2, 0);
+}
+
+#[test]
+fn weights_freed_on_the_way_make_the_same_network() {
+    let size = [35, 50, 3];
+    let weights = weights(Architecture::Compact, 2, 0, size);
+    let image = noise(size.iter().product(), 99);
+    let whole = Architecture::Compact.build_features(&weights, size).unwrap();
+    let freed = Architecture::Compact.build_features_from(weights, size, Options::default()).unwrap();
+    assert_eq!(forward(&freed, &image), forward(&whole, &image));
+}
+
+#[test]
+fn features_on_8_bit_maps_are_near_the_floats() {
+    let size = [64, 48, 3];
+    let weights = weights(Architecture::Compact, 2, 0, size);
+    let image = noise(size.iter().product(), 99);
+    let expected = forward(&Architecture::Compact.build_features(&weights, size).unwrap(), &image);
+    let options = Options::default();
+    let network = Architecture::Compact.quantize_features(&weights, size, (&image, 1), options).unwrap();
+    let mut got = vec![f32::NAN; network.output().len()];
+    network.forward(&image, 1, &mut got).unwrap();
+    let largest = expected.iter().copied().fold(0.0, f32::max);
+    for (got, expected) in got.iter().zip(&expected) {
+        // A step is 1/255 of a map's largest value; five maps' errors stay below a twentieth.
+        assert!((got - expected).abs() <= 0.05 * largest, "expected {expected} of {largest}, got {got}");
+    }
 }
 
 #[test]
