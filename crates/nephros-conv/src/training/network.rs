@@ -280,12 +280,13 @@ impl TrainableNetwork {
         kernels[..GROUPS * kernel_len].fill(0.0);
         let mut sums = vec![0.0; self.batch * 2 * block.input.channels];
         let below_len = if below.is_some() { block.input.len() } else { 0 };
-        let mut belows = gradient_below[..self.batch * below_len].chunks_mut((images * below_len).max(1));
+        let mut gradients_below =
+            gradient_below[..self.batch * below_len].chunks_mut((images * below_len).max(1));
         let mut groups = Vec::with_capacity(GROUPS);
         let parts = convolved.chunks_exact_mut(scratch_len).zip(kernels.chunks_exact_mut(kernel_len));
         let sums_of_groups = sums.chunks_mut(images * 2 * block.input.channels);
         for (group, ((scratch, kernel), sums)) in parts.zip(sums_of_groups).enumerate() {
-            let below = belows.next().unwrap_or_default();
+            let below = gradients_below.next().unwrap_or_default();
             let images = group * images..self.batch.min((group + 1) * images);
             groups.push(Group { images, scratch, kernel, below, sums });
         }
