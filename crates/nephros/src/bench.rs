@@ -190,14 +190,11 @@ fn hundredths(value: f64) -> f64 {
 
 fn describe(report: &Report) -> String {
     let Report { engine, isa, batch, threads, median_ms, min_ms, max_ms, .. } = report;
-    let mut text = format!(
-        "{engine} ({isa}), batch {batch}, {threads} threads: {median_ms} ms an image ({min_ms} to {max_ms})"
-    );
-    if let Some(difference) = report.max_feature_diff {
-        text += &format!(", features within {difference:e}");
-    }
-    if let Some(peak) = report.peak_mb {
-        text += &format!(", {peak} MB at most");
-    }
-    text
+    let difference = report.max_feature_diff.map(|value| format!(", features within {value:e}"));
+    let peak = report.peak_mb.map(|value| format!(", {value} MB at most"));
+    format!(
+        "{engine} ({isa}), batch {batch}, {threads} threads: {median_ms} ms an image ({min_ms} to {max_ms}){}{}",
+        difference.unwrap_or_default(),
+        peak.unwrap_or_default()
+    )
 }

@@ -35,7 +35,7 @@ const COHORT: &str = "cohort";
 
 /// Sized so that drawing, training and scoring stay below four minutes on two cores.
 fn cohort() -> Cohort {
-    Cohort { patients: 100, slices: 5, seed: 1, size: 128, format: ImageFormat::Png, ..Cohort::default() }
+    Cohort { patients: 240, slices: 4, seed: 1, size: 128, format: ImageFormat::Png, ..Cohort::default() }
 }
 
 /// Runs the command; it serves until it is stopped, unless told not to.
