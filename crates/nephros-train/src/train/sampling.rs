@@ -127,7 +127,9 @@ mod tests {
         for number in 1..=epochs {
             let order = sampler.epoch(7, number);
             assert_eq!(order.len(), sampler.len());
-            order.into_iter().for_each(|position| counts[position] += 1);
+            for position in order {
+                counts[position] += 1;
+            }
         }
         counts
     }
