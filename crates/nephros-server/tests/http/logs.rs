@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Once},
 };
 
 use axum::http::header;
@@ -30,21 +30,32 @@ impl Lines {
     }
 }
 
+thread_local! {
+    static LINES: Lines = Lines::default();
+}
+
 /// Collects the lines of this thread, where a test's handlers run.
-fn collect() -> (Lines, tracing::subscriber::DefaultGuard) {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(move || writer.clone())
-        .finish();
-    (lines, tracing::subscriber::set_default(subscriber))
+///
+/// One subscriber stays for the whole process: while some come and go, a line that another test logs
+/// for the first time at that moment can be lost to all.
+fn collect() -> Lines {
+    static SUBSCRIBER: Once = Once::new();
+    SUBSCRIBER.call_once(|| {
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(|| LINES.with(Lines::clone))
+            .finish();
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+    });
+    let lines = LINES.with(Lines::clone);
+    lines.0.lock().unwrap().clear();
+    lines
 }
 
 #[tokio::test]
 async fn a_line_has_the_route_and_nothing_that_a_client_wrote() {
-    let (lines, _guard) = collect();
+    let lines = collect();
     let guarded = app(AppState::new(with_model(), Access::token("tok3n")));
     let mut request = predict(1);
     request.headers_mut().insert(header::AUTHORIZATION, "Bearer tok3n".parse().unwrap());
@@ -79,7 +90,7 @@ async fn an_internal_error_is_logged_once_with_its_chain_and_id() {
             Err(Box::new(io::Error::other("engine stopped")))
         }
     }
-    let (lines, _guard) = collect();
+    let lines = collect();
     let service = Service { model: Some(Arc::new(Failing)), ..Service::default() };
     let answer = send(&app(AppState::new(service, Access::loopback())), predict(1)).await;
     let text = lines.text();
