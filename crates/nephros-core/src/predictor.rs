@@ -326,7 +326,7 @@ fn assumption(path: &Path, normalization: Option<Normalization>, labels: &[Strin
         Some(_) => format!("`{path}` does not name its classes: assumed {labels}"),
         None => format!(
             "`{path}` does not say how its images were prepared or what its classes are called: assumed \
-             RGB in 0 to 1 (`unit`) and {labels}; `--preprocessing caffe` or `torchvision` selects another"
+             the whole image, RGB in 0 to 1 (`unit`), and {labels}; `--preprocessing caffe` or `torchvision` selects another"
         ),
     }
 }

@@ -40,6 +40,10 @@ pub struct Crossval {
     pub interval_95: Intervals,
     /// Accuracy of always naming the larger class.
     pub majority_accuracy: f64,
+    /// Mean AUROC of the folds that hold both classes, each ranked by one model alone.
+    pub mean_fold_auroc: Option<f64>,
+    /// Of patients, each scored by the mean probability of its images; `None` when unknown.
+    pub by_patient: Option<Metrics>,
     /// Images.
     pub n: usize,
     /// Patients; `None` when unknown.
@@ -104,7 +108,19 @@ impl fmt::Display for Crossval {
             auroc(&self.metrics),
             self.metrics.sensitivity,
             self.metrics.specificity
-        )
+        )?;
+        if let Some(mean) = self.mean_fold_auroc {
+            write!(f, "\n  AUROC of the folds, on average {mean:.3}")?;
+        }
+        match &self.by_patient {
+            Some(metrics) => write!(
+                f,
+                "\nby patient, the mean of all images: AUROC {}, accuracy {:.3}",
+                auroc(metrics),
+                metrics.accuracy
+            ),
+            None => Ok(()),
+        }
     }
 }
 
@@ -356,7 +372,11 @@ fn pool(
     patients.retain(|patient| !patient.is_empty());
     patients.sort_unstable();
     patients.dedup();
+    let fold_aurocs: Vec<f64> = folds.iter().filter_map(|fold| fold.metrics.auroc).collect();
+    let mean = fold_aurocs.iter().sum::<f64>() / fold_aurocs.len() as f64;
     Crossval {
+        mean_fold_auroc: (!fold_aurocs.is_empty()).then_some(mean),
+        by_patient: (!patients.is_empty()).then(|| predictions.by_unit(&units).metrics(classes)),
         metrics: predictions.metrics(classes),
         interval_95: bootstrap(&predictions, &units, classes, seed),
         majority_accuracy: predictions.majority_accuracy(classes),

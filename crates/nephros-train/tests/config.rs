@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use nephros_core::hint::Hint;
+use nephros_core::{hint::Hint, network::Architecture};
 use nephros_train::config::{
     CONFIG_TEMPLATE, Config, ConfigError, PARAMS_DEMO_TEMPLATE, PARAMS_TEMPLATE, Params, WeightsSource,
 };
@@ -157,6 +157,25 @@ fn templates_load_and_begin_with_the_reference() {
     assert_eq!(config.data_ingestion.local_data_file, Path::new("artifacts/data_ingestion/data.zip"));
     let demo = params(PARAMS_DEMO_TEMPLATE).unwrap();
     assert_eq!((demo.weights, demo.image_size), (WeightsSource::None, [128, 128, 3]));
+}
+
+#[test]
+fn a_network_without_weights_is_compact_unless_it_is_named() {
+    let none = REFERENCE_PARAMS.replace("WEIGHTS: imagenet", "WEIGHTS: none");
+    assert_eq!(params(&none).unwrap().architecture, Architecture::Compact);
+    let named = format!("{none}\nARCHITECTURE: vgg16\n");
+    assert_eq!(params(&named).unwrap().architecture, Architecture::Vgg16);
+    assert_eq!(params(REFERENCE_PARAMS).unwrap().architecture, Architecture::Vgg16);
+}
+
+#[test]
+fn lbfgs_is_for_the_head_alone() {
+    let with = |keys: &str| params(&format!("{REFERENCE_PARAMS}\nOPTIMIZER: lbfgs\n{keys}"));
+    assert!(with("").is_ok());
+    for keys in ["FREEZE_ALL: False", "HIDDEN_UNITS: 8", "ARCHITECTURE: compact"] {
+        let error = with(keys).unwrap_err().to_string();
+        assert!(error.contains("`OPTIMIZER`") && error.contains("got `lbfgs`"), "{error}");
+    }
 }
 
 #[test]

@@ -7,7 +7,11 @@ mod validate;
 
 use std::{io, path::Path};
 
-use serde::de::DeserializeOwned;
+use nephros_core::network::Architecture;
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 pub use error::{ConfigError, InvalidValue};
 pub use params::{ClassWeights, LearningRateSchedule, Optimizer, Params, Sampling, SplitBy, WeightsSource};
@@ -54,10 +58,22 @@ impl Params {
     /// # Errors
     /// See [`ConfigError`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let params: Self = parse(path, text)?;
+        let mut params: Self = parse(path, text)?;
+        let Named { architecture } = parse(path, text)?;
+        if architecture.is_none() && params.weights == WeightsSource::None {
+            // VGG16 learns nothing of use from a random start and few patients.
+            params.architecture = Architecture::Compact;
+        }
         params.validate().map_err(|error| ConfigError::from_value(path, text, error))?;
         Ok(params)
     }
+}
+
+/// Keys whose default depends on others.
+#[derive(Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct Named {
+    architecture: Option<IgnoredAny>,
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {

@@ -20,7 +20,7 @@ pub struct Params {
     pub batch_size: usize,
     /// Whether the weights' own 1000-class head is kept; only `False` can be trained.
     pub include_top: bool,
-    /// Passes over the training images.
+    /// Passes over the training images; with L-BFGS the most steps.
     pub epochs: usize,
     /// Number of classes; must agree with `CLASS_NAMES`.
     pub classes: usize,
@@ -29,7 +29,7 @@ pub struct Params {
     /// Step size of the optimizer.
     pub learning_rate: f64,
 
-    /// Network.
+    /// Network; default: `compact` where `WEIGHTS` is `none`, else `vgg16`.
     #[serde(default = "default_architecture")]
     pub architecture: Architecture,
     /// Width of a hidden ReLU layer in the head; 0 for none.
@@ -41,7 +41,7 @@ pub struct Params {
     /// Momentum of SGD.
     #[serde(default)]
     pub momentum: f64,
-    /// L2 penalty (SGD) or decoupled decay (Adam).
+    /// L2 penalty (SGD, L-BFGS) or decoupled decay (Adam).
     #[serde(default)]
     pub weight_decay: f64,
     /// How the learning rate changes over the epochs.
@@ -179,6 +179,8 @@ pub enum Optimizer {
     Sgd,
     /// Adam with decoupled weight decay.
     Adam,
+    /// L-BFGS on the standardised features of a frozen base, to the optimum.
+    Lbfgs,
 }
 
 /// How the learning rate changes over the epochs.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use nephros_core::network::Architecture;
 
-use super::{Config, InvalidValue, Params};
+use super::{Config, InvalidValue, Optimizer, Params};
 
 type Check = Result<(), InvalidValue>;
 
@@ -88,8 +88,20 @@ impl Params {
         if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
             return Err(InvalidValue::new("WEIGHT_DECAY", "a number, 0 or more", self.weight_decay));
         }
+        self.validate_lbfgs()?;
         below("MOMENTUM", self.momentum, 1.0)?;
         below("LABEL_SMOOTHING", self.label_smoothing, 1.0)
+    }
+
+    /// L-BFGS needs a loss that is the same at every step.
+    fn validate_lbfgs(&self) -> Check {
+        let frozen = self.architecture == Architecture::Vgg16 && self.freeze_all;
+        if self.optimizer != Optimizer::Lbfgs || (frozen && self.hidden_units == 0) {
+            return Ok(());
+        }
+        let expected = "`sgd` or `adam` unless the head alone is trained, without a hidden layer";
+        let advice = "set `ARCHITECTURE: vgg16`, `FREEZE_ALL: True` and `HIDDEN_UNITS: 0` for `lbfgs`";
+        Err(InvalidValue::new("OPTIMIZER", expected, "`lbfgs`").advise(advice))
     }
 
     fn validate_split(&self) -> Check {

@@ -1,5 +1,7 @@
 //! Classification metrics; the definitions are scikit-learn's, and so are the golden values.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 /// What a model said of images whose class is known.
@@ -48,6 +50,27 @@ impl Predictions {
     pub fn push(&mut self, label: usize, probabilities: Vec<f32>) {
         self.labels.push(label);
         self.probabilities.push(probabilities);
+    }
+
+    /// One prediction for each unit (patient) and class, in the order of their first images: the mean
+    /// of its images. `units` names that of each image.
+    #[must_use]
+    pub fn by_unit(&self, units: &[String]) -> Self {
+        let mut positions: HashMap<(&str, usize), usize> = HashMap::new();
+        let mut counts: Vec<f32> = Vec::new();
+        let mut means = Self::default();
+        for ((unit, &label), probabilities) in units.iter().zip(&self.labels).zip(&self.probabilities) {
+            let position = *positions.entry((unit, label)).or_insert(counts.len());
+            if position == counts.len() {
+                counts.push(0.0);
+                means.push(label, vec![0.0; probabilities.len()]);
+            }
+            counts[position] += 1.0;
+            for (mean, probability) in means.probabilities[position].iter_mut().zip(probabilities) {
+                *mean += (probability - *mean) / counts[position];
+            }
+        }
+        means
     }
 
     /// Most probable class of each image, the first one on a tie.
@@ -209,5 +232,19 @@ mod tests {
         let predictions = Predictions { labels: vec![1, 1], probabilities: vec![vec![0.4, 0.6]; 2] };
         assert_eq!(predictions.metrics(2).auroc, None);
         assert_eq!(predictions.majority_accuracy(2).to_bits(), 1.0f64.to_bits());
+    }
+
+    #[test]
+    fn a_patient_is_the_mean_of_its_images() {
+        let probabilities = [0.2, 0.9, 0.4, 0.7].map(|tumor| vec![1.0 - tumor, tumor]).to_vec();
+        let predictions = Predictions { labels: vec![0, 1, 0, 1], probabilities };
+        let units = ["a", "b", "a", "c"].map(String::from);
+        let patients = predictions.by_unit(&units);
+        assert_eq!(patients.labels, [0, 1, 1]);
+        let tumor: Vec<f32> = patients.probabilities.iter().map(|row| row[1]).collect();
+        // (0.2 + 0.4) / 2
+        for (got, expected) in tumor.iter().zip([0.3, 0.9, 0.7]) {
+            assert!((got - expected).abs() < 1e-6, "{tumor:?}");
+        }
     }
 }

@@ -21,6 +21,25 @@ pub struct State {
     pub best_epoch: usize,
 }
 
+impl State {
+    /// Adds an epoch; whether its weights are the ones to keep. With early stopping these are of the
+    /// lowest validation loss, without it (`patience` 0) the last.
+    pub fn record(&mut self, epoch: Epoch, patience: usize) -> bool {
+        let best = self.history.get(self.best_epoch.wrapping_sub(1)).map(|best| best.validation_loss);
+        let keep = patience == 0 || best.is_none_or(|best| epoch.validation_loss < best);
+        if keep {
+            self.best_epoch = epoch.epoch;
+        }
+        self.history.push(epoch);
+        keep
+    }
+
+    /// Whether the best epoch lies `patience` or more epochs back.
+    pub fn has_stopped(&self, patience: usize) -> bool {
+        patience > 0 && self.history.len() >= self.best_epoch + patience
+    }
+}
+
 /// `state.json`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved {

@@ -79,6 +79,9 @@ impl Fit<'_> {
     /// # Errors
     /// See [`TrainError`].
     pub fn run(&self, device: &Device, progress: &dyn Progress) -> Result<Fitted, TrainError> {
+        if self.params.optimizer == Optimizer::Lbfgs {
+            return self.to_optimum(progress);
+        }
         let device = device.clone().autodiff();
         let mut session = self.start(&device)?;
         let resumed_after = session.state.history.len();
@@ -86,7 +89,7 @@ impl Fit<'_> {
         let task = progress.task("training", Some(epochs as u64), Unit::Items);
         task.advance(resumed_after as u64);
         for number in resumed_after + 1..=epochs {
-            if self.has_stopped(&session.state) {
+            if session.state.has_stopped(self.params.early_stopping_patience) {
                 break;
             }
             let epoch = self.epoch(&mut session, number, &device, progress)?;
@@ -105,7 +108,7 @@ impl Fit<'_> {
     }
 
     /// The figures of an epoch in a line; without validation images those of training alone.
-    fn remark(&self, epoch: &Epoch) -> String {
+    pub(super) fn remark(&self, epoch: &Epoch) -> String {
         let train = format!("train loss {:.4}, accuracy {:.3}", epoch.train_loss, epoch.train_accuracy);
         if self.validation.is_empty() {
             return train;
@@ -117,7 +120,7 @@ impl Fit<'_> {
 
     /// What the weights of an epoch are laid over. A frozen base stays out of them: it is validated
     /// on cached features, and need not be copied into every checkpoint.
-    fn kept(&self) -> Weights {
+    pub(super) fn kept(&self) -> Weights {
         match self.trained {
             Trained::Head => Weights::default(),
             Trained::Layers { .. } => self.initial.clone(),
@@ -150,12 +153,6 @@ impl Fit<'_> {
         })
     }
 
-    /// Whether the best epoch lies `EARLY_STOPPING_PATIENCE` or more epochs back.
-    fn has_stopped(&self, state: &State) -> bool {
-        let patience = self.params.early_stopping_patience;
-        patience > 0 && state.history.len() >= state.best_epoch + patience
-    }
-
     fn optimizer(&self) -> ModuleOptimizer {
         let Params { momentum, weight_decay, .. } = *self.params;
         match self.params.optimizer {
@@ -170,7 +167,10 @@ impl Fit<'_> {
                 }
                 config.init()
             }
-            Optimizer::Adam => AdamWConfig::new().with_weight_decay(weight_decay as f32).init(),
+            // L-BFGS has its own loop.
+            Optimizer::Adam | Optimizer::Lbfgs => {
+                AdamWConfig::new().with_weight_decay(weight_decay as f32).init()
+            }
         }
     }
 
@@ -223,20 +223,10 @@ impl Fit<'_> {
             validation_auroc: validation.auroc,
             seconds: start.elapsed().as_secs_f64(),
         };
-        self.keep(session, epoch, weights);
-        Ok(epoch)
-    }
-
-    /// With early stopping the epoch of the lowest validation loss is kept, without it the last.
-    fn keep(&self, session: &mut Session, epoch: Epoch, weights: Weights) {
-        let state = &mut session.state;
-        let best = state.history.get(state.best_epoch.wrapping_sub(1)).map(|best| best.validation_loss);
-        let better = best.is_none_or(|best| epoch.validation_loss < best);
-        if better || self.params.early_stopping_patience == 0 {
-            state.best_epoch = epoch.epoch;
+        if session.state.record(epoch, self.params.early_stopping_patience) {
             session.best = weights;
         }
-        state.history.push(epoch);
+        Ok(epoch)
     }
 
     /// One step of the optimizer; returns the mean loss of the batch.

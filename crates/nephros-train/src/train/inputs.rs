@@ -37,7 +37,7 @@ pub enum Inputs<'a> {
 /// Images scored at a time, so that network input of a large set is never in memory at once.
 const GROUP: usize = 32;
 
-impl Inputs<'_> {
+impl<'a> Inputs<'a> {
     /// Images.
     pub fn len(&self) -> usize {
         match self {
@@ -74,6 +74,17 @@ impl Inputs<'_> {
                     values.extend_from_slice(store.get(&views[view]).unwrap_or_default());
                 }
                 values
+            }
+        }
+    }
+
+    /// The cached views of an image; none where images are not cached as features.
+    pub fn views(&self, position: usize) -> Vec<&'a [f32]> {
+        match self {
+            Self::Images { .. } => Vec::new(),
+            Self::Features { store, keys, .. } => {
+                let store: &'a FeatureStore = store;
+                keys[position].iter().filter_map(|key| store.get(key)).collect()
             }
         }
     }

@@ -8,7 +8,10 @@ mod features;
 mod fit;
 pub mod history;
 mod inputs;
+mod lbfgs;
+mod logistic;
 mod network;
+mod optimum;
 mod sampling;
 mod stage;
 #[cfg(test)]

@@ -226,6 +226,21 @@ fn linear(
     Ok(linear)
 }
 
+/// Puts a dense layer on features in `(y, x, channel)` order into the weights: `[outputs, inputs]`
+/// and `[outputs]`.
+pub(super) fn export_head(layout: Layout, weights: &[f32], bias: Vec<f32>, to: &mut Weights) {
+    let inputs = weights.len() / bias.len();
+    let mut values = weights.to_vec();
+    if let Some(order) = order(layout, Trained::Head) {
+        for (row, ordered) in weights.chunks_exact(inputs).zip(values.chunks_exact_mut(inputs)) {
+            row.iter().zip(&order).for_each(|(&value, &target)| ordered[target] = value);
+        }
+    }
+    let outputs = bias.len();
+    to.0.insert("head.weight".into(), weights::Tensor { shape: vec![outputs, inputs], values });
+    to.0.insert("head.bias".into(), weights::Tensor { shape: vec![outputs], values: bias });
+}
+
 fn export_linear(linear: &Linear, key: &str, order: Option<&[usize]>, weights: &mut Weights) {
     let [inputs, outputs] = linear.weight.val().dims();
     let values: Vec<f32> = linear.weight.val().into_data().iter::<f32>().collect();

@@ -55,6 +55,11 @@ impl Sampler {
         self.len() == 0
     }
 
+    /// How often an epoch sees each image of the data on average.
+    pub fn frequencies(&self) -> Vec<f64> {
+        self.wanted.clone().unwrap_or_else(|| vec![1.0; self.images])
+    }
+
     /// Positions of an epoch's images, in its order; [`Self::len`] of them.
     pub fn epoch(&self, seed: u64, number: usize) -> Vec<usize> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);

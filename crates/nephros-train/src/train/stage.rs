@@ -187,6 +187,8 @@ pub(crate) fn write_keras(
         frozen: trained_part(params) == Trained::Head,
         optimizer: match params.optimizer {
             Optimizer::Sgd => keras::Optimizer::Sgd { momentum: params.momentum },
+            // Keras has no L-BFGS to go on with.
+            Optimizer::Lbfgs => keras::Optimizer::Sgd { momentum: 0.0 },
             Optimizer::Adam => keras::Optimizer::Adam,
         },
         learning_rate: params.learning_rate,

@@ -215,3 +215,51 @@ fn a_head_on_cached_features_agrees_with_the_engine_that_serves() {
         assert_eq!(model.to_weights(layout, Trained::Head, weights.clone()), weights);
     }
 }
+
+#[test]
+fn the_head_fitted_to_its_optimum_is_one_that_the_engine_reads_the_same_way() {
+    let params = Params {
+        architecture: Architecture::Vgg16,
+        image_size: [64, 64, 3],
+        optimizer: Optimizer::Lbfgs,
+        weight_decay: 0.01,
+        epochs: 100,
+        ..params()
+    };
+    let (initial, pipeline) = (initial(&params), pipeline(&params));
+    let layout =
+        Layout { architecture: params.architecture, image_size: [64, 64, 3], hidden_units: 0, classes: 2 };
+    let larger = |sample: Sample| Sample { pixels: sample.pixels.repeat(4), ..sample };
+    let [train, validation] = [(32, 1), (16, 2)]
+        .map(|(count, seed)| samples(count, seed).into_iter().map(larger).collect::<Vec<_>>());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("features.bin");
+    let sets: [(&[Sample], usize); 2] = [(&train, 1), (&validation, 0)];
+    let (store, [train_keys, validation_keys]) =
+        super::cached_features(&path, layout, &initial, &pipeline, sets, &Silent).unwrap();
+    let inputs = |keys, samples: &[Sample]| Inputs::Features {
+        store: &store,
+        keys,
+        labels: samples.iter().map(|sample| sample.label).collect(),
+    };
+    let fit = Fit {
+        params: &params,
+        layout,
+        trained: Trained::Head,
+        initial: &initial,
+        class_weights: vec![1.0, 1.0],
+        sampler: Sampler::each_once(train.len()),
+        train: inputs(train_keys, &train),
+        validation: inputs(validation_keys, &validation),
+        checkpoint: None,
+    };
+    let fitted = fit.run(&Device::flex(), &Silent).unwrap();
+    let last = fitted.history.last().unwrap();
+    assert!(fitted.history.len() < 100, "no optimum after {} steps", fitted.history.len());
+    assert!(last.train_loss < 0.3, "{last:?}");
+    // The loop reads features one way, the engine that serves another: the same answers.
+    let images = Inputs::Images { samples: validation.iter().collect(), pipeline: &pipeline };
+    let served = images.predict(layout, &fitted.weights).unwrap().metrics(2);
+    assert!((served.loss - last.validation_loss).abs() < 1e-5, "{served:?}, {last:?}");
+    assert_eq!(fit.run(&Device::flex(), &Silent).unwrap().weights, fitted.weights);
+}
