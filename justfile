@@ -35,7 +35,7 @@ links:
 
 # Shell scripts, and the deployment against a recorded docker.
 scripts:
-    shellcheck .ci/run deploy/* scripts/setup-* scripts/check-*
+    shellcheck .ci/run deploy/* scripts/setup-* scripts/check-* scripts/vgg16-weights
     deploy/test-deploy
 
 # GitHub's files, the compose file and the Dockerfile.
