@@ -430,12 +430,12 @@ pub(crate) fn grouped(records: &[Record], unit: Unit) -> Vec<usize> {
 }
 
 /// Joins two groups under the smaller first image.
-fn union(parents: &mut [usize], a: usize, b: usize) {
+pub(crate) fn union(parents: &mut [usize], a: usize, b: usize) {
     let (a, b) = (root(parents, a), root(parents, b));
     parents[a.max(b)] = a.min(b);
 }
 
-fn root(parents: &mut [usize], mut index: usize) -> usize {
+pub(crate) fn root(parents: &mut [usize], mut index: usize) -> usize {
     while parents[index] != index {
         parents[index] = parents[parents[index]];
         index = parents[index];
