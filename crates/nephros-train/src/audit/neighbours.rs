@@ -212,41 +212,68 @@ const VOTERS: usize = 5;
 const FOLDS: usize = 5;
 
 /// Accuracy of a vote of the five nearest pictures, without any training: the class of each picture
-/// is that of the nearest ones outside its fold, where the folds are drawn by image or by group.
+/// is that of the nearest ones outside its fold. One accuracy for each way to draw the folds, in which
+/// every picture has the number of its fold.
 ///
 /// # Errors
 /// [`Cancelled`].
-pub fn nearest_vote(
+pub fn nearest_votes(
     prints: &[Fingerprint],
     classes: &[usize],
-    folds: &[usize],
+    ways: [&[usize]; 2],
     progress: &dyn Progress,
-) -> Result<f64, Cancelled> {
+) -> Result<[f64; 2], Cancelled> {
     let coarse = Coarse::of(prints);
+    let task = progress.task("let nearest images vote", Some(prints.len() as u64), Unit::Items);
     let rows: Vec<usize> = (0..prints.len()).collect();
-    let mut right = 0;
+    let mut right = [0; 2];
     for rows in rows.chunks(ROWS * BLOCKS) {
         check(progress)?;
-        let is_right = |&&row: &&usize| vote(row, &coarse, classes, folds) == Some(classes[row]);
-        right += rows.par_iter().filter(is_right).count();
+        let answers: Vec<[bool; 2]> = rows
+            .par_iter()
+            .map(|&row| votes(row, &coarse, classes, ways).map(|class| class == Some(classes[row])))
+            .collect();
+        for answers in answers {
+            right = [right[0] + usize::from(answers[0]), right[1] + usize::from(answers[1])];
+        }
+        task.advance(rows.len() as u64);
     }
-    Ok(right as f64 / prints.len().max(1) as f64)
+    Ok(right.map(|right| right as f64 / prints.len().max(1) as f64))
 }
 
-/// The commonest class among the nearest outside the fold; of equal ones that of the nearer.
-fn vote(row: usize, coarse: &Coarse, classes: &[usize], folds: &[usize]) -> Option<usize> {
-    let mut nearest: Vec<(f32, usize)> = Vec::with_capacity(VOTERS + 1);
-    for other in (0..folds.len()).filter(|&other| folds[other] != folds[row]) {
+/// The class that the nearest outside the fold of `row` vote for, for each way to draw folds.
+fn votes(row: usize, coarse: &Coarse, classes: &[usize], ways: [&[usize]; 2]) -> [Option<usize>; 2] {
+    let mut nearest: [Nearest; 2] = Default::default();
+    for (other, &class) in classes.iter().enumerate() {
         let correlation = coarse.correlation(row, other);
-        if nearest.len() < VOTERS || nearest.last().is_some_and(|(least, _)| correlation > *least) {
-            let place = nearest.partition_point(|(better, _)| *better >= correlation);
-            nearest.insert(place, (correlation, classes[other]));
-            nearest.truncate(VOTERS);
+        for (nearest, folds) in nearest.iter_mut().zip(ways) {
+            if folds[other] != folds[row] {
+                nearest.offer(correlation, class);
+            }
         }
     }
-    let votes = |class: usize| nearest.iter().filter(|(_, of)| *of == class).count();
-    // `max_by_key` takes the last of equal ones.
-    nearest.iter().rev().map(|(_, class)| *class).max_by_key(|&class| votes(class))
+    nearest.map(|nearest| nearest.vote())
+}
+
+/// Correlation and class of the nearest so far, the nearest first.
+#[derive(Default)]
+struct Nearest(Vec<(f32, usize)>);
+
+impl Nearest {
+    fn offer(&mut self, correlation: f32, class: usize) {
+        if self.0.len() < VOTERS || self.0.last().is_some_and(|(least, _)| correlation > *least) {
+            let place = self.0.partition_point(|(better, _)| *better >= correlation);
+            self.0.insert(place, (correlation, class));
+            self.0.truncate(VOTERS);
+        }
+    }
+
+    /// The commonest class; of equal ones that of the nearer.
+    fn vote(&self) -> Option<usize> {
+        let votes = |class: usize| self.0.iter().filter(|(_, of)| *of == class).count();
+        // `max_by_key` takes the last of equal ones.
+        self.0.iter().rev().map(|(_, class)| *class).max_by_key(|&class| votes(class))
+    }
 }
 
 /// A fold for each picture, as a random split would: in the order of digests, which is as good as
@@ -283,4 +310,45 @@ pub fn folds_by_group(groups: &[usize], classes: &[usize]) -> Vec<usize> {
 /// The root of each member of a forest, the smallest of its set.
 pub fn roots(forest: &mut [usize]) -> Vec<usize> {
     (0..forest.len()).map(|index| root(forest, index)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_majority_of_the_nearest_five_decides_and_a_tie_goes_to_the_nearer() {
+        let vote = |offers: &[(f32, usize)]| {
+            let mut nearest = Nearest::default();
+            offers.iter().for_each(|&(correlation, class)| nearest.offer(correlation, class));
+            nearest.vote()
+        };
+        assert_eq!(vote(&[(0.1, 7), (0.9, 1), (0.8, 2), (0.7, 2), (0.6, 1), (0.5, 2)]), Some(2));
+        assert_eq!(vote(&[(0.5, 3), (0.6, 3), (0.9, 4), (0.8, 4)]), Some(4));
+        assert_eq!(vote(&[]), None);
+    }
+
+    #[test]
+    fn folds_keep_groups_whole_and_are_filled_evenly() {
+        // Five groups of class 0 with 3, 2, 2, 1 and 1 images, two of class 1.
+        let groups = [0, 0, 0, 3, 3, 5, 5, 7, 8, 9, 10];
+        let classes = [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1];
+        let folds = folds_by_group(&groups, &classes);
+        for (group, fold) in groups.iter().zip(&folds) {
+            assert_eq!(*fold, folds[*group]);
+        }
+        let mut of_class_0: Vec<usize> = [0, 3, 5, 7, 8].map(|group| folds[group]).to_vec();
+        of_class_0.sort_unstable();
+        assert_eq!(of_class_0, [0, 1, 2, 3, 4]);
+        assert_ne!(folds[9], folds[10]);
+    }
+
+    #[test]
+    fn different_patients_are_apart_and_so_are_classes_of_unknown_ones() {
+        let known = |class, patient| Known { class, patient };
+        assert!(known(0, Some(1)).apart(known(0, Some(2))));
+        assert!(!known(0, Some(1)).apart(known(1, Some(1))));
+        assert!(known(0, None).apart(known(1, Some(1))));
+        assert!(!known(0, None).apart(known(0, Some(1))));
+    }
 }

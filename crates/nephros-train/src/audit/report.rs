@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{
     fingerprint::Fingerprint,
     groups::{Grouping, Reason},
-    neighbours::{folds_by_group, folds_by_image, nearest_vote},
+    neighbours::{folds_by_group, folds_by_image, nearest_votes},
     source::Subject,
 };
 use crate::{
@@ -109,11 +109,9 @@ impl Votes {
         let class = |subject: &Subject| names.iter().position(|name| *name == subject.class).unwrap_or(0);
         let classes: Vec<usize> = subjects.iter().map(class).collect();
         let largest = counts.values().map(|(images, _)| *images).max().unwrap_or(0);
-        Ok(Some(Self {
-            random: nearest_vote(prints, &classes, &folds_by_image(prints), progress)?,
-            by_group: nearest_vote(prints, &classes, &folds_by_group(groups, &classes), progress)?,
-            majority: largest as f64 / subjects.len() as f64,
-        }))
+        let ways = [folds_by_image(prints), folds_by_group(groups, &classes)];
+        let [random, by_group] = nearest_votes(prints, &classes, [&ways[0], &ways[1]], progress)?;
+        Ok(Some(Self { random, by_group, majority: largest as f64 / subjects.len() as f64 }))
     }
 }
 
