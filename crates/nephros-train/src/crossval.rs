@@ -17,7 +17,7 @@ use crate::{
         metrics::{Metrics, Predictions},
     },
     files::write_atomic,
-    manifest::ManifestError,
+    manifest::{ManifestError, Record},
     prepare::add_head,
     pretrained::{self, PretrainedError},
     progress::{Progress, check},
@@ -128,6 +128,7 @@ impl Crossval {
     fn unit(&self) -> &'static str {
         match self.split_by {
             Unit::Patient => "patient",
+            Unit::Group => "group of like images (groups are found, no patient is known)",
             Unit::Run => "run of file numbers (no patient is known)",
             Unit::Image => "file, though it may have seen the same patient",
         }
@@ -234,6 +235,7 @@ fn assign(dataset: &Dataset, unit: Unit, folds: usize, seed: u64) -> Result<Vec<
         if folds < 2 || units.len() < folds {
             let unit = match unit {
                 Unit::Patient => "patients",
+                Unit::Group => "groups",
                 Unit::Run => "runs",
                 Unit::Image => "images",
             };
@@ -363,11 +365,7 @@ fn pool(
     for (&label, answer) in dataset.targets.iter().zip(answers) {
         predictions.push(label, answer.unwrap_or_else(|| vec![1.0 / classes as f32; classes]));
     }
-    let name = |record: &crate::manifest::Record| match record.patient.as_str() {
-        "" => record.sha256.clone(),
-        patient => patient.to_owned(),
-    };
-    let units: Vec<String> = dataset.records.iter().map(name).collect();
+    let units: Vec<String> = dataset.records.iter().map(Record::unit_name).collect();
     let mut patients: Vec<&str> = dataset.records.iter().map(|record| record.patient.as_str()).collect();
     patients.retain(|patient| !patient.is_empty());
     patients.sort_unstable();
@@ -395,7 +393,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::manifest::{Manifest, Record};
+    use crate::manifest::Manifest;
 
     /// `patients` of two classes in turn, patient `n` with `n % 4 + 1` images.
     fn dataset(patients: usize) -> Dataset {
@@ -411,6 +409,7 @@ mod tests {
                     width: 1,
                     height: 1,
                     patient: format!("P{patient}"),
+                    group: String::new(),
                 });
             }
         }

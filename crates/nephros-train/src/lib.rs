@@ -1,5 +1,6 @@
 //! Ingest, split, train and evaluate kidney CT classifiers.
 
+pub mod audit;
 pub mod augment;
 pub mod config;
 pub mod crossval;

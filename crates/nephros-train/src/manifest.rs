@@ -27,6 +27,18 @@ pub struct Record {
     pub height: usize,
     /// Patient (or series), empty when unknown.
     pub patient: String,
+    /// Images that are likely one patient's, as the audit found them; empty where that was not asked
+    /// for because all patients are known.
+    #[serde(default)]
+    pub group: String,
+}
+
+impl Record {
+    /// What the image is drawn with in a bootstrap: its patient, else the group that was found, else
+    /// its own digest.
+    pub(crate) fn unit_name(&self) -> String {
+        [&self.patient, &self.group].into_iter().find(|name| !name.is_empty()).unwrap_or(&self.sha256).clone()
+    }
 }
 
 /// All usable images, sorted by path.
@@ -112,13 +124,16 @@ impl Manifest {
         Ok(write_atomic(path, &bytes)?)
     }
 
-    /// SHA-256 of what a model can depend on: the sorted lines `path,class,sha256,patient`.
+    /// SHA-256 of what a model can depend on: the sorted lines `path,class,sha256,patient`, and the
+    /// group where there is one.
     pub fn digest(&self) -> String {
         let mut lines: Vec<String> = self
             .records
             .iter()
             .map(|record| {
-                format!("{}\t{}\t{}\t{}\n", record.path, record.class, record.sha256, record.patient)
+                let group =
+                    if record.group.is_empty() { String::new() } else { format!("\t{}", record.group) };
+                format!("{}\t{}\t{}\t{}{group}\n", record.path, record.class, record.sha256, record.patient)
             })
             .collect();
         lines.sort();
@@ -158,6 +173,7 @@ mod tests {
             width: 512,
             height: 400,
             patient: patient.into(),
+            group: String::new(),
         };
         let records = vec![record("Normal/a, \"b\".jpg", "Normal", "P1"), record("Tumor/ü.jpg", "Tumor", "")];
         Manifest { root: "images".into(), records }
@@ -171,7 +187,7 @@ mod tests {
         assert!(
             fs_err::read_to_string(&path)
                 .unwrap()
-                .starts_with("path,class,sha256,bytes,width,height,patient\n")
+                .starts_with("path,class,sha256,bytes,width,height,patient,group\n")
         );
         assert_eq!(Manifest::read(&path, "images".into()).unwrap(), manifest());
     }
@@ -185,6 +201,19 @@ mod tests {
         assert_eq!(original.digest(), other.digest());
         other.records[0].patient = "P2".into();
         assert_ne!(original.digest(), other.digest());
+        let mut grouped = manifest();
+        grouped.records[0].group = "G001".into();
+        assert_ne!(original.digest(), grouped.digest());
+    }
+
+    #[test]
+    fn a_manifest_from_before_groups_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("manifest.csv");
+        let text = "path,class,sha256,bytes,width,height,patient\nNormal/1.jpg,Normal,ab,3,5,4,P1\n";
+        fs_err::write(&path, text).unwrap();
+        let manifest = Manifest::read(&path, "images".into()).unwrap();
+        assert_eq!((manifest.records[0].patient.as_str(), manifest.records[0].group.as_str()), ("P1", ""));
     }
 
     #[test]

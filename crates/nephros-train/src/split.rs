@@ -46,17 +46,21 @@ impl fmt::Display for Subset {
 pub enum Unit {
     /// Patients (or series) of the manifest.
     Patient,
-    /// Runs of adjacent file numbers, because no patient is known.
+    /// Groups that the audit found, because no patient is known.
+    Group,
+    /// Runs of adjacent file numbers, because no patient is known and the groups are too few.
     Run,
     /// Nothing: each image on its own.
     Image,
 }
 
 impl Unit {
-    /// What `SPLIT_BY` keeps together among these records: patients only if all are known.
+    /// What `SPLIT_BY` keeps together among these records: patients only if all are known, else the
+    /// groups that the audit found if they can be shared out.
     pub fn of(records: &[Record], split_by: SplitBy) -> Self {
         match split_by {
             SplitBy::Patient if records.iter().all(|record| !record.patient.is_empty()) => Self::Patient,
+            SplitBy::Patient if can_share_groups(records) => Self::Group,
             SplitBy::Patient => Self::Run,
             SplitBy::Random | SplitBy::Keras => Self::Image,
         }
@@ -74,6 +78,8 @@ pub struct Assignment {
     pub sha256: String,
     /// Patient, empty when unknown.
     pub patient: String,
+    /// Group that the audit found, empty when there is none.
+    pub group: String,
     /// Its side.
     pub subset: Subset,
 }
@@ -124,6 +130,16 @@ pub enum SplitError {
         /// The other.
         second: Subset,
     },
+    /// The same found group on two sides.
+    #[error("group `{group}` is in the {first} set and in the {second} set")]
+    GroupLeak {
+        /// The group.
+        group: String,
+        /// One side.
+        first: Subset,
+        /// The other.
+        second: Subset,
+    },
     /// The same image on two sides.
     #[error(
         "the same image is in the {first} set (`{first_path}`) and in the {second} set (`{second_path}`)"
@@ -156,7 +172,7 @@ impl Hint for SplitError {
                  read the score as one that leaks"
                     .into()
             }
-            Self::PatientLeak { .. } | Self::ImageLeak { .. } => {
+            Self::PatientLeak { .. } | Self::GroupLeak { .. } | Self::ImageLeak { .. } => {
                 "run `nephros train` to make a new split; a score across a leak says nothing about new patients"
                     .into()
             }
@@ -192,6 +208,7 @@ impl Split {
                 class: record.class.clone(),
                 sha256: record.sha256.clone(),
                 patient: record.patient.clone(),
+                group: record.group.clone(),
                 subset,
             })
             .collect();
@@ -218,19 +235,25 @@ impl Split {
 
     /// SHA-256 over what was decided.
     pub fn digest(&self) -> String {
-        let line = |a: &Assignment| format!("{}\t{}\t{}\t{}\n", a.sha256, a.class, a.patient, a.subset);
+        // Without groups the line, and so the digest, is that of earlier versions.
+        let group =
+            |a: &Assignment| if a.group.is_empty() { String::new() } else { format!("\t{}", a.group) };
+        let line =
+            |a: &Assignment| format!("{}\t{}\t{}\t{}{}\n", a.sha256, a.class, a.patient, a.subset, group(a));
         let lines: Vec<String> = self.assignments.iter().map(line).collect();
         sha256(lines.concat().as_bytes())
     }
 
-    /// Checks that no patient and no image is on two sides. A split by image ([`Unit::Image`]) may
-    /// share patients: that is what makes its score optimistic, and evaluation says so.
+    /// Checks that no patient and no image is on two sides, and no group where the split is by group.
+    /// A split by image ([`Unit::Image`]) may share patients: that is what makes its score optimistic,
+    /// and evaluation says so.
     ///
     /// # Errors
-    /// [`SplitError::PatientLeak`] and [`SplitError::ImageLeak`].
+    /// [`SplitError::PatientLeak`], [`SplitError::GroupLeak`] and [`SplitError::ImageLeak`].
     pub fn check_disjoint(&self) -> Result<(), SplitError> {
         let mut images: HashMap<&str, &Assignment> = HashMap::new();
         let mut patients: HashMap<&str, Subset> = HashMap::new();
+        let mut groups: HashMap<&str, Subset> = HashMap::new();
         for assignment in &self.assignments {
             let seen = images.entry(&assignment.sha256).or_insert(assignment);
             if seen.subset != assignment.subset {
@@ -241,16 +264,19 @@ impl Split {
                     second_path: assignment.path.clone(),
                 });
             }
+            let second = assignment.subset;
+            if self.unit == Unit::Group && !assignment.group.is_empty() {
+                let first = *groups.entry(&assignment.group).or_insert(second);
+                if first != second {
+                    return Err(SplitError::GroupLeak { group: assignment.group.clone(), first, second });
+                }
+            }
             if self.unit == Unit::Image || assignment.patient.is_empty() {
                 continue;
             }
-            let first = *patients.entry(&assignment.patient).or_insert(assignment.subset);
-            if first != assignment.subset {
-                return Err(SplitError::PatientLeak {
-                    patient: assignment.patient.clone(),
-                    first,
-                    second: assignment.subset,
-                });
+            let first = *patients.entry(&assignment.patient).or_insert(second);
+            if first != second {
+                return Err(SplitError::PatientLeak { patient: assignment.patient.clone(), first, second });
             }
         }
         Ok(())
@@ -275,15 +301,16 @@ impl Split {
         Ok(())
     }
 
-    /// Writes one `path,class,sha256,patient,subset,unit` line an image.
+    /// Writes one `path,class,sha256,patient,subset,unit,group` line an image. Files of earlier versions
+    /// lack the last column and are read too.
     ///
     /// # Errors
     /// [`SplitError::Io`].
     pub fn write(&self, path: &Path) -> Result<(), SplitError> {
         let mut writer = csv::Writer::from_writer(Vec::new());
         for assignment in &self.assignments {
-            let Assignment { path: image, class, sha256, patient, subset } = assignment.clone();
-            let row = Row { path: image, class, sha256, patient, subset, unit: self.unit };
+            let Assignment { path: image, class, sha256, patient, group, subset } = assignment.clone();
+            let row = Row { path: image, class, sha256, patient, subset, unit: self.unit, group };
             writer.serialize(row).map_err(|source| SplitError::format(path, source))?;
         }
         let bytes = writer.into_inner().map_err(|error| SplitError::Io(error.into_error()))?;
@@ -300,9 +327,9 @@ impl Split {
         let mut assignments = Vec::new();
         for row in csv::Reader::from_reader(bytes.as_slice()).deserialize::<Row>() {
             let row = row.map_err(|source| SplitError::format(path, source))?;
-            let Row { path, class, sha256, patient, subset, unit: made_by } = row;
+            let Row { path, class, sha256, patient, subset, unit: made_by, group } = row;
             unit = made_by;
-            assignments.push(Assignment { path, class, sha256, patient, subset });
+            assignments.push(Assignment { path, class, sha256, patient, group, subset });
         }
         Ok(Self { assignments, unit })
     }
@@ -315,9 +342,11 @@ impl Split {
                 if members().any(|a| a.subset == subset) {
                     continue;
                 }
-                let patients: BTreeSet<&str> = members().map(|a| a.patient.as_str()).collect();
+                let distinct =
+                    |name: fn(&Assignment) -> &str| members().map(name).collect::<BTreeSet<_>>().len();
                 let (have, unit) = match self.unit {
-                    Unit::Patient => (patients.len(), "patients"),
+                    Unit::Patient => (distinct(|a| &a.patient), "patients"),
+                    Unit::Group => (distinct(|a| &a.group), "groups"),
                     Unit::Run | Unit::Image => (members().count(), "images"),
                 };
                 return Err(SplitError::TooFew { subset, class: class.into(), have, unit });
@@ -342,6 +371,8 @@ struct Row {
     patient: String,
     subset: Subset,
     unit: Unit,
+    #[serde(default)]
+    group: String,
 }
 
 /// Keras' `validation_split`: the first `int(p * n)` sorted names of each class are the test set,
@@ -418,6 +449,7 @@ pub(crate) fn grouped(records: &[Record], unit: Unit) -> Vec<usize> {
     for (index, record) in records.iter().enumerate() {
         let unit_key = match unit {
             Unit::Patient => record.patient.clone(),
+            Unit::Group => record.group.clone(),
             Unit::Run => format!("run {}", runs[index]),
             Unit::Image => format!("image {index}"),
         };
@@ -429,13 +461,27 @@ pub(crate) fn grouped(records: &[Record], unit: Unit) -> Vec<usize> {
     (0..records.len()).map(|index| root(&mut parents, index)).collect()
 }
 
+/// Whether every image has a group, and every class as many as there are sides. A group counts to the
+/// class of its first image, as in [`unit_subsets`].
+fn can_share_groups(records: &[Record]) -> bool {
+    let mut class_of: BTreeMap<&str, &str> = BTreeMap::new();
+    for record in records {
+        class_of.entry(&record.group).or_insert(&record.class);
+    }
+    let groups = |class: &str| class_of.values().filter(|of| **of == class).count();
+    !class_of.contains_key("") && by_class(records).keys().all(|class| groups(class) >= SIDES)
+}
+
+/// Training, validation and test.
+const SIDES: usize = 3;
+
 /// Joins two groups under the smaller first image.
-fn union(parents: &mut [usize], a: usize, b: usize) {
+pub(crate) fn union(parents: &mut [usize], a: usize, b: usize) {
     let (a, b) = (root(parents, a), root(parents, b));
     parents[a.max(b)] = a.min(b);
 }
 
-fn root(parents: &mut [usize], mut index: usize) -> usize {
+pub(crate) fn root(parents: &mut [usize], mut index: usize) -> usize {
     while parents[index] != index {
         parents[index] = parents[parents[index]];
         index = parents[index];
@@ -496,6 +542,7 @@ mod tests {
             width: 1,
             height: 1,
             patient: patient.into(),
+            group: String::new(),
         }
     }
 
@@ -571,6 +618,49 @@ mod tests {
         let changes =
             split.assignments[..100].windows(2).filter(|pair| pair[0].subset != pair[1].subset).count();
         assert!(changes <= 9, "{changes}");
+    }
+
+    /// Patients unknown, but found: those of [`cohort`].
+    fn found(patients: usize, slices: usize) -> Vec<Record> {
+        let mut records = cohort(patients, slices);
+        for record in &mut records {
+            record.group = std::mem::take(&mut record.patient);
+        }
+        records
+    }
+
+    #[test]
+    fn unknown_patients_are_split_by_the_groups_that_were_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("split.csv");
+        let mut split = Split::new(&found(20, 3), &params(SplitBy::Patient)).unwrap();
+        assert_eq!(split.unit, Unit::Group);
+        split.check_disjoint().unwrap();
+        split.write(&path).unwrap();
+        assert_eq!(Split::read(&path).unwrap(), split);
+        let index = split.indices(Subset::Test)[0];
+        split.assignments[index].subset = Subset::Train;
+        assert!(matches!(split.check_disjoint(), Err(SplitError::GroupLeak { .. })));
+    }
+
+    #[test]
+    fn groups_too_few_to_share_out_leave_the_runs() {
+        // Two groups a class, three sides.
+        assert_eq!(Unit::of(&found(4, 30), SplitBy::Patient), Unit::Run);
+        assert_eq!(Unit::of(&found(6, 30), SplitBy::Patient), Unit::Group);
+        let mut partly = found(6, 30);
+        partly[7].group.clear();
+        assert_eq!(Unit::of(&partly, SplitBy::Patient), Unit::Run);
+    }
+
+    #[test]
+    fn a_split_file_from_before_groups_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("split.csv");
+        let text = "path,class,sha256,patient,subset,unit\nNormal/1.jpg,Normal,ab,,train,run\n";
+        fs_err::write(&path, text).unwrap();
+        let split = Split::read(&path).unwrap();
+        assert_eq!((split.unit, split.assignments[0].group.as_str()), (Unit::Run, ""));
     }
 
     #[test]

@@ -78,6 +78,23 @@ pub enum Command {
   nephros ingest                                the source named in config/config.yaml
   nephros --config other/config.yaml ingest     another configuration")]
     Ingest,
+    /// Find images that are likely one patient's, and say what a random split would leak
+    ///
+    /// Looks for exact duplicates, near duplicates, slices that resemble each other and adjacent file
+    /// numbers, and joins them into groups. A CSV of patients beside the class folders is used. Groups
+    /// are written as a CSV that `patients_file` in config/config.yaml takes, corrected or as it is.
+    /// Files that cannot be decoded are listed.
+    #[command(after_help = "Examples:
+  nephros audit scans/
+  nephros audit scans.zip --out groups.csv
+  nephros audit artifacts/data_ingestion/manifest.csv --json
+
+The line of --json:
+  {\"images\":1152,\"exact_duplicates\":0,\"groups\":41,\"largest_group\":70,\"conflicts\":0,
+   \"groups_file\":\"artifacts/audit/groups.csv\"}
+exact_duplicates are the images whose pixels an earlier one has; conflicts are the groups that hold
+several classes, several known patients or several of the folders train, validation and test.")]
+    Audit(AuditArgs),
     /// Load the pretrained network and write the base models
     #[command(after_help = "Examples:
   nephros prepare
@@ -165,6 +182,20 @@ or, for a file that cannot be read:
     /// Ask a server on this machine whether it is up; for containers, which have no other client
     #[command(hide = true)]
     Healthcheck(HealthcheckArgs),
+}
+
+/// Arguments of `audit`.
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Folder of images, zip of one, or the manifest.csv of `nephros ingest`
+    #[arg(value_name = "DIR|FILE.zip|manifest.csv")]
+    pub path: PathBuf,
+    /// CSV of groups to write
+    #[arg(long, value_name = "FILE", default_value = "artifacts/audit/groups.csv")]
+    pub out: PathBuf,
+    /// Print one JSON line
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `healthcheck`.

@@ -9,9 +9,9 @@ use nephros_core::{
 };
 use nephros_server::ServeError;
 use nephros_train::{
-    config::ConfigError, crossval::CrossvalError, evaluate::EvaluateError, ingest::IngestError,
-    manifest::ManifestError, phantom::PhantomError, prepare::PrepareError, progress::Cancelled,
-    split::SplitError, train::TrainError,
+    audit::AuditError, config::ConfigError, crossval::CrossvalError, evaluate::EvaluateError,
+    ingest::IngestError, manifest::ManifestError, phantom::PhantomError, prepare::PrepareError,
+    progress::Cancelled, split::SplitError, train::TrainError,
 };
 
 use crate::{
@@ -138,6 +138,7 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
     }
     first_hint!(
         CliError,
+        AuditError,
         ConfigError,
         CrossvalError,
         DecodeError,

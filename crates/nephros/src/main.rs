@@ -1,5 +1,6 @@
 //! The `nephros` binary: parses arguments, wires the libraries, renders errors.
 
+mod audit;
 mod bench;
 mod cli;
 mod demo;
@@ -47,6 +48,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     match &cli.command {
         Command::Init(args) => init::run(args),
         Command::Ingest => stages::run(&[Stage::Ingest], global),
+        Command::Audit(args) => audit::run(args, global),
         Command::Prepare => stages::run(&[Stage::Prepare], global),
         Command::Train => stages::run(&[Stage::Train], global),
         Command::Evaluate => stages::run(&[Stage::Evaluate], global),

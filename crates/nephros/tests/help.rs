@@ -11,9 +11,10 @@ mod common;
 
 use common::Folder;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "init",
     "ingest",
+    "audit",
     "prepare",
     "train",
     "evaluate",

@@ -36,7 +36,8 @@ pub struct Scores {
     pub n_patients: Option<usize>,
     /// Accuracy of always naming the larger class.
     pub majority_accuracy: f64,
-    /// 95 % intervals by bootstrap over patients (over images when patients are unknown).
+    /// 95 % intervals by bootstrap over patients, over the groups that were found when patients are
+    /// unknown, or over images when there are neither.
     pub interval_95: Intervals,
     /// Rows are true classes, columns predicted ones, in the order of `labels`.
     pub confusion_matrix: Vec<Vec<usize>>,
@@ -189,11 +190,7 @@ fn score(
 ) -> Scores {
     let labels = bundle.meta.labels.clone();
     let classes = labels.len();
-    let unit = |(record, _): &(&Record, usize)| match record.patient.as_str() {
-        "" => record.sha256.clone(),
-        patient => patient.to_owned(),
-    };
-    let units: Vec<String> = members.iter().map(unit).collect();
+    let units: Vec<String> = members.iter().map(|(record, _)| record.unit_name()).collect();
     let patients = split.patients(Subset::Test).len();
     Scores {
         metrics: predictions.metrics(classes),
@@ -216,6 +213,12 @@ fn warning(split: &Split, split_by: SplitBy) -> Option<String> {
         split.patients(Subset::Train).intersection(&split.patients(Subset::Test)).copied().collect();
     match split.unit {
         Unit::Patient => None,
+        Unit::Group => Some(
+            "no patient is known, so images that look like one patient's were kept together: these groups are found, \
+             not known, slices of one patient may still be on both sides, and the figures may be optimistic; give a \
+             patients' CSV to know"
+                .into(),
+        ),
         Unit::Run => Some(
             "no patient is known, so adjacent file numbers were kept together: slices of one patient may still be on \
              both sides, and the figures may be optimistic; give a patients' CSV to know"

@@ -14,7 +14,7 @@ use super::layout::{ClassFile, Layout};
 use crate::progress::{self, Cancelled, Progress, Unit};
 
 /// Larger files are no slices; they are not read into memory.
-const MAX_FILE_BYTES: u64 = 512 << 20;
+pub(crate) const MAX_FILE_BYTES: u64 = 512 << 20;
 
 /// One file of a class folder.
 #[derive(Debug, Clone, PartialEq, Eq)]

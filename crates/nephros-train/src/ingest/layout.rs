@@ -300,19 +300,19 @@ fn child_of(root: &Path, folder: &Path) -> Option<String> {
 }
 
 /// Dot files, and what macOS and Windows leave beside images.
-fn is_hidden(entry: &DirEntry) -> bool {
+pub(crate) fn is_hidden(entry: &DirEntry) -> bool {
     let name = entry.file_name().to_string_lossy();
     name.starts_with('.') || ["__MACOSX", "Thumbs.db", "desktop.ini"].contains(&name.as_ref())
 }
 
-fn is_image_name(path: &Path) -> bool {
+pub(crate) fn is_image_name(path: &Path) -> bool {
     path.extension().is_some_and(|extension| {
         IMAGE_EXTENSIONS.contains(&extension.to_string_lossy().to_lowercase().as_str())
     })
 }
 
 /// A relative path with `/` on every system.
-pub(super) fn slashes(path: &Path) -> String {
+pub(crate) fn slashes(path: &Path) -> String {
     path.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 

@@ -15,7 +15,7 @@ pub mod sidecar;
 mod source;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
 };
 
@@ -28,6 +28,7 @@ use sidecar::Patients;
 use source::{Origin, Source};
 
 use crate::{
+    audit::{self, source::Subject},
     config::SplitBy,
     files,
     manifest::{Manifest, Record},
@@ -180,7 +181,8 @@ impl Job<'_> {
         let patients = self.patients(layout, base)?;
         let quarantined = quarantined(&inspected);
         report::write_quarantine(&self.places.quarantine_list, &quarantined)?;
-        let manifest = self.manifest(layout, &inspected, &patients);
+        let groups = self.groups(layout, &inspected, &patients)?;
+        let manifest = self.manifest(layout, &inspected, &patients, &groups);
         let report = self.report(layout, &inspected, &manifest, quarantined, patients.unmatched, fingerprint);
         self.check_enough(layout, &inspected, &manifest, &report)?;
         self.place(layout, &inspected, staging, placement)?;
@@ -231,6 +233,8 @@ impl Job<'_> {
         let params = &self.project.params;
         let settings = serde_json::to_string(&(
             env!("CARGO_PKG_VERSION"),
+            // Manifests from before it are made anew.
+            "with groups",
             source,
             patients,
             &params.class_names,
@@ -273,7 +277,39 @@ impl Job<'_> {
         Ok(files.filter(|entry| entry.file_type().is_file()).count() == manifest.records.len())
     }
 
-    fn manifest(&self, layout: &Layout, inspected: &[Inspected], patients: &Patients) -> Manifest {
+    /// Where a split by patient is asked for and not all patients are known: the images that are
+    /// likely one patient's, by path.
+    fn groups(
+        &self,
+        layout: &Layout,
+        inspected: &[Inspected],
+        patients: &Patients,
+    ) -> Result<HashMap<String, String>, IngestError> {
+        let subject = |image: &Inspected| Subject {
+            path: image.file.path.clone(),
+            class: layout.classes[image.file.class].clone(),
+            patient: patients.by_path.get(&image.file.path).cloned().unwrap_or_default(),
+            subset: String::new(),
+        };
+        let usable = inspected.iter().filter(|image| image.size.is_ok());
+        let subjects: Vec<Subject> = usable.map(subject).collect();
+        let known = subjects.iter().all(|subject| !subject.patient.is_empty());
+        if known || self.project.params.split_by != SplitBy::Patient {
+            return Ok(HashMap::new());
+        }
+        let audit = audit::examine(&layout.root, subjects, self.progress)?;
+        tracing::info!("{} groups of images are likely one patient's", audit.sizes.len());
+        let named = |member: &audit::Member| (member.subject.path.clone(), audit.group_name(member.group));
+        Ok(audit.members.iter().map(named).collect())
+    }
+
+    fn manifest(
+        &self,
+        layout: &Layout,
+        inspected: &[Inspected],
+        patients: &Patients,
+        groups: &HashMap<String, String>,
+    ) -> Manifest {
         let records = inspected
             .iter()
             .filter_map(|image| {
@@ -286,6 +322,7 @@ impl Job<'_> {
                     width,
                     height,
                     patient: patients.by_path.get(&path).cloned().unwrap_or_default(),
+                    group: groups.get(&path).cloned().unwrap_or_default(),
                     path,
                 })
             })

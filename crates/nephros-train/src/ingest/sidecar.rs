@@ -36,7 +36,7 @@ pub enum SidecarError {
         source: csv::Error,
     },
     /// Other columns.
-    #[error("`{path}`: expected the columns `path`, `class` and `patient` or `series`, got `{got}`")]
+    #[error("`{path}`: expected the columns `path`, `class` and `patient`, `series` or `group`, got `{got}`")]
     Columns {
         /// The file.
         path: PathBuf,
@@ -170,7 +170,9 @@ fn reader(path: &Path) -> Result<(csv::Reader<fs_err::File>, Option<Columns>), S
         // Excel begins UTF-8 files with a byte order mark.
         header.iter().position(|title| title.trim_start_matches('\u{feff}').eq_ignore_ascii_case(name))
     };
-    let columns = match (column("path"), column("class"), column("patient").or_else(|| column("series"))) {
+    // `group` is what the audit writes; a user who hands it over stands by it.
+    let patient = ["patient", "series", "group"].into_iter().find_map(column);
+    let columns = match (column("path"), column("class"), patient) {
         (Some(path), Some(class), Some(patient)) => Some(Columns { path, class, patient }),
         _ => None,
     };
@@ -277,6 +279,13 @@ mod tests {
         let patients = read_text(text).unwrap();
         assert_eq!(patients.by_path["Normal/1.jpg"], "N1");
         assert_eq!(patients.by_path["Tumor/2.jpg"], "T1");
+    }
+
+    #[test]
+    fn the_groups_of_an_audit_are_taken() {
+        let header = "path,class,group,known_patient,reason,conflict\n";
+        let text = format!("{header}Normal/1.jpg,Normal,G001,,alone,\nTumor/2.jpg,Tumor,G002,,alone,\n");
+        assert_eq!(read_text(&text).unwrap().by_path["Tumor/2.jpg"], "G002");
     }
 
     #[test]

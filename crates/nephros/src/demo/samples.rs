@@ -59,6 +59,7 @@ mod tests {
             width: 0,
             height: 0,
             patient: patient.into(),
+            group: String::new(),
         };
         let mut records = Vec::new();
         for (label, class, patients) in [(0, "Normal", ["p1", "p2"]), (1, "Tumor", ["p3", "p4"])] {

@@ -1,0 +1,22 @@
+//! `audit`: which images are likely one patient's, and what a random split would leak.
+
+use nephros_train::audit::audit;
+
+use crate::{
+    cli::{AuditArgs, Global},
+    errors::Status,
+    output,
+    progress::Display,
+};
+
+/// Runs the command.
+pub fn run(args: &AuditArgs, global: &Global) -> anyhow::Result<Status> {
+    let audit = audit(&args.path, &Display::new(global))?;
+    audit.write_groups(&args.out)?;
+    if args.json {
+        output::line(&serde_json::to_string(&audit.summary(&args.out))?)?;
+    } else {
+        output::line(&format!("{audit}\ngroups written to `{}`", args.out.display()))?;
+    }
+    Ok(Status::Done)
+}
