@@ -13,7 +13,7 @@ use crate::{
     augment::AugmentationRanges,
     config::Params,
     evaluate::{
-        interval::{Intervals, bootstrap},
+        interval::{Intervals, Resampler, bootstrap},
         metrics::{Metrics, Predictions},
     },
     files::write_atomic,
@@ -358,7 +358,7 @@ fn pool(
     patients.dedup();
     Crossval {
         metrics: predictions.metrics(classes),
-        interval_95: bootstrap(&predictions, &units, classes, seed),
+        interval_95: bootstrap(&predictions, &Resampler::new(&predictions, &units, seed), classes),
         majority_accuracy: predictions.majority_accuracy(classes),
         n: predictions.len(),
         n_patients: (!patients.is_empty()).then_some(patients.len()),

@@ -1,6 +1,7 @@
 //! Ingest, split, train and evaluate kidney CT classifiers.
 
 pub mod augment;
+pub mod calibrate;
 pub mod config;
 pub mod crossval;
 pub mod evaluate;

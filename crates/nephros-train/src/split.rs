@@ -52,6 +52,16 @@ pub enum Unit {
     Image,
 }
 
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Patient => "patient",
+            Self::Run => "run",
+            Self::Image => "image",
+        })
+    }
+}
+
 impl Unit {
     /// What `SPLIT_BY` keeps together among these records: patients only if all are known.
     pub fn of(records: &[Record], split_by: SplitBy) -> Self {

@@ -73,6 +73,22 @@ async fn train_answers_as_the_reference_and_swaps_the_model() {
 }
 
 #[tokio::test]
+async fn a_refused_model_leaves_the_current_one_and_says_why() {
+    let (trainer, outcome) = held_trainer();
+    let app = local(Service { trainer: Some(trainer), ..with_model() });
+    outcome.send(Ok("worse-2")).unwrap();
+    let answer = send(&app, post("/train", "application/json", "")).await;
+    assert_eq!((answer.status, answer.text()), (StatusCode::OK, "Training done successfully!"));
+    let health = send(&app, get("/health")).await.json();
+    assert_eq!((&health["model"], &health["status"]), (&json!("red-1"), &json!("ok")));
+    assert_eq!(health["refused"], "all 8 images were called `Normal`");
+    outcome.send(Ok("red-3")).unwrap();
+    send(&app, post("/train", "application/json", "")).await;
+    let health = send(&app, get("/health")).await.json();
+    assert_eq!((&health["model"], health.get("refused")), (&json!("red-3"), None));
+}
+
+#[tokio::test]
 async fn a_failed_training_leaves_the_model_and_can_be_repeated() {
     let (trainer, outcome) = held_trainer();
     let app = local(Service { trainer: Some(trainer), ..with_model() });

@@ -16,7 +16,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use nephros_core::pixels::RgbImage;
-use nephros_server::{Access, AppState, BoxError, Classifier, Service, TrainFailure, Trainer, app};
+use nephros_server::{Access, AppState, BoxError, Classifier, Service, TrainFailure, Trained, Trainer, app};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -131,7 +131,11 @@ pub fn held_trainer() -> (Trainer, mpsc::Sender<Result<&'static str, &'static st
     let (sender, receiver) = mpsc::channel::<Result<&'static str, &'static str>>();
     let receiver = Mutex::new(receiver);
     let trainer: Trainer = Arc::new(move || match receiver.lock().unwrap().recv().unwrap() {
-        Ok(id) => Ok(RedModel::shared(id)),
+        Ok(id) if id.starts_with("worse") => Ok(Trained::Refused {
+            model: id.to_owned(),
+            reason: "all 8 images were called `Normal`".to_owned(),
+        }),
+        Ok(id) => Ok(Trained::Serve(RedModel::shared(id))),
         Err(message) => Err(TrainFailure {
             message: message.to_owned(),
             hint: Some("look at the data".to_owned()),
