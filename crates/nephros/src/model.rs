@@ -17,7 +17,8 @@ use crate::{
 
 /// Loads the model that the options name, or the first of the usual places that holds one.
 ///
-/// What is assumed about a model that does not say how it was trained is told on stderr.
+/// What is assumed about a model that does not say how it was trained is told on stderr, and so is
+/// what its evaluation said against it, or that there was none.
 pub fn load(args: &ModelArgs, global: &Global) -> anyhow::Result<Predictor> {
     let path = find(args.model.as_deref(), global)?;
     let predictor = read(args, &path)?;
@@ -25,8 +26,8 @@ pub fn load(args: &ModelArgs, global: &Global) -> anyhow::Result<Predictor> {
         Some(evaluation) if evaluation.gate.refuses() => {
             output::note(&format!("warning: this model failed the gate: {}", evaluation.gate));
         }
-        Some(_) => {}
-        None => output::note(&format!("warning: {NOT_EVALUATED}")),
+        None if !global.quiet => output::note(&format!("warning: {NOT_EVALUATED}")),
+        Some(_) | None => {}
     }
     Ok(predictor)
 }

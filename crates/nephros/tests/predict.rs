@@ -152,6 +152,13 @@ fn outside_a_project_no_log_is_left_and_inside_no_path_is_logged() {
 }
 
 #[test]
+fn a_model_that_was_never_evaluated_answers_with_a_warning() {
+    let run = prepared().run(&["predict", "scans/a.bmp"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(run.stderr.matches("warning: this model was never evaluated").count(), 1, "{}", run.stderr);
+}
+
+#[test]
 fn all_good_is_0_and_quiet_is_quiet() {
     let folder = prepared();
     let run = folder.run(&["-q", "predict", "scans/a.bmp", "scans/deep"]);

@@ -50,15 +50,17 @@ fn finding<const N: usize>(code: FindingCode, text: String, figures: [(&str, f64
 
 /// The interval must lie above the accuracy of always naming the larger class: one that lies below
 /// it is no better.
+///
+/// Over few patients a bootstrap is too narrow, and has no width at all where they all score alike.
+/// The lower end is therefore also that of patients who are right or wrong as a whole, in the same
+/// proportion.
 fn majority_class(scores: &Scores) -> Option<Finding> {
     let [low, high] = scores.interval_95.accuracy;
     let (accuracy, majority) = (scores.metrics.accuracy, scores.majority_accuracy);
     let units = scores.n_patients.unwrap_or(scores.n);
     let unit = if scores.n_patients.is_some() { "patients" } else { "images" };
-    // Where all units score alike every resample does: an interval of no width is ignorance. What n
-    // units that are all right leave open is 0.025^(1/n) (Clopper and Pearson, 1934).
-    let exact = accuracy * 0.025_f64.powf(1.0 / units.max(1) as f64);
-    let (bound, how) = if low < high { (low, "bootstrap") } else { (low.min(exact), "exact") };
+    let exact = exact_lower_end((accuracy * units as f64 + ROUNDING) as usize, units);
+    let (bound, how) = if exact < low { (exact, "exact") } else { (low, "bootstrap") };
     // Written so that a NaN is a finding.
     let above = bound > majority;
     (!above).then(|| {
@@ -75,6 +77,36 @@ fn majority_class(scores: &Scores) -> Option<Finding> {
         ];
         finding(FindingCode::MajorityClass, text, figures)
     })
+}
+
+/// Halvings of 0 to 1.
+const HALVINGS: usize = 40;
+
+/// Lower end of the 95 % interval of a rate of which `right` of `n` were seen.
+///
+/// Source: Clopper and Pearson, The Use of Confidence or Fiducial Limits Illustrated in the Case of
+/// the Binomial, 1934.
+fn exact_lower_end(right: usize, n: usize) -> f64 {
+    let (mut low, mut high) = (0.0, 1.0);
+    for _ in 0..HALVINGS {
+        let rate = f64::midpoint(low, high);
+        if at_least(right, n, rate) < 0.025 { low = rate } else { high = rate }
+    }
+    low
+}
+
+/// Probability of `right` or more of `n` at a rate strictly between 0 and 1.
+fn at_least(right: usize, n: usize, rate: f64) -> f64 {
+    // In logarithms: (1 - rate)^n is below the smallest f64 for a few thousand images.
+    let mut term = n as f64 * (-rate).ln_1p();
+    let mut total = 0.0;
+    for seen in 0..=n {
+        if seen >= right {
+            total += term.exp();
+        }
+        term += ((n - seen) as f64).ln() - ((seen + 1) as f64).ln() + rate.ln() - (-rate).ln_1p();
+    }
+    total
 }
 
 fn one_class(scores: &Scores) -> Option<Finding> {

@@ -48,6 +48,15 @@ fn good() -> Scores {
     scores([[45, 5], [6, 44]], 0.3, [0.8, 0.95])
 }
 
+/// Right, of how many, lower end.
+const EXACT: [(usize, usize, f64); 5] = [
+    (3, 4, 0.194120449683),
+    (5, 5, 0.478176249895),
+    (42, 48, 0.747539491358),
+    (72, 139, 0.431722799269),
+    (1800, 2000, 0.886010025705),
+];
+
 fn codes(gate: &Gate) -> Vec<FindingCode> {
     gate.findings.iter().map(|finding| finding.code).collect()
 }
@@ -61,7 +70,7 @@ fn a_sound_result_passes() {
 
 #[test]
 fn the_published_score_of_the_reference_is_refused_three_times() {
-    // 72 of 139 images, all called Normal, at a loss of 24.9.
+    // 72 of 139 images, all called Normal, at a loss of 24.9; 0.518 of 20 patients are 10.
     let gate = gate(&scores([[72, 0], [67, 0]], 24.9, [0.43, 0.6]), CLEAN);
     assert_eq!(codes(&gate), [MajorityClass, OneClass, ImpossibleFigures]);
     let texts: Vec<&str> = gate.findings.iter().map(|finding| finding.text.as_str()).collect();
@@ -69,11 +78,11 @@ fn the_published_score_of_the_reference_is_refused_three_times() {
         texts,
         [
             "the accuracy of 0.518 on 20 test patients may be that of always naming the larger class, 0.518: the \
-             95 % interval (bootstrap) is 0.430 to 0.600",
+             95 % interval (exact) is 0.272 to 0.600",
             "all 139 test images were called `Normal`: the confusion matrix is one column",
             // 67 ln 2 / 139; (72 ln 2 + 67 * 34.539) / 139
             "a loss of 24.9000 and an accuracy of 0.5180 cannot both be true: 67 wrong of 139 images cost 0.3341 \
-             to 17.0071 nats an image",
+             to 17.0072 nats an image",
         ]
     );
     assert_eq!(gate.findings[2].figures["loss"].to_bits(), 24.9f64.to_bits());
@@ -90,15 +99,28 @@ fn an_interval_that_reaches_the_larger_class_is_refused() {
 }
 
 #[test]
-fn an_interval_of_no_width_counts_patients() {
-    let all_right = |patients| {
-        let right = scores([[50, 0], [0, 50]], 0.1, [1.0, 1.0]);
-        gate(&Scores { n_patients: Some(patients), ..right }, CLEAN)
+fn few_patients_leave_more_open_than_a_bootstrap_of_them() {
+    let judged = |matrix, interval, patients| {
+        gate(&Scores { n_patients: Some(patients), ..scores(matrix, 0.3, interval) }, CLEAN)
     };
+    let all_right = |patients| judged([[50, 0], [0, 50]], [1.0, 1.0], patients);
     // 0.025^(1/5) = 0.478 and 0.025^(1/6) = 0.541, beside 0.5.
     assert_eq!(codes(&all_right(5)), [MajorityClass]);
-    assert!(all_right(5).findings[0].text.ends_with("(exact) is 0.478 to 1.000"), "{}", all_right(5));
+    assert!(all_right(5).to_string().ends_with("(exact) is 0.478 to 1.000"), "{}", all_right(5));
     assert!(all_right(6).passed, "{}", all_right(6));
+    // 7 of 8 images of 4 patients are 3 of 4 patients: 0.194.
+    let four = judged([[4, 0], [1, 3]], [0.75, 1.0], 4);
+    assert!(four.to_string().ends_with("(exact) is 0.194 to 1.000"), "{four}");
+}
+
+#[test]
+fn the_exact_interval_is_clopper_and_pearsons() {
+    // scipy.stats.beta.ppf(0.025, right, n - right + 1)
+    for (right, n, expected) in EXACT {
+        let got = exact_lower_end(right, n);
+        assert!((got - expected).abs() < 1e-9, "{right} of {n}: {got}, expected {expected}");
+    }
+    assert!(exact_lower_end(0, 10) < 1e-9);
 }
 
 #[test]
@@ -159,7 +181,7 @@ fn the_split_says_who_is_on_both_sides() {
     let known = |number: usize| format!("P{}", number / 5);
     assert_eq!(split(SplitBy::Patient, &known), CLEAN);
     let random = split(SplitBy::Random, &known);
-    assert!(random.shared_patients > 10 && !random.blind, "{random:?}");
+    assert!(random.shared_patients > 5 && !random.blind, "{random:?}");
     let blind = SplitFacts { shared_patients: 0, blind: true };
     assert_eq!(split(SplitBy::Keras, &|_| String::new()), blind);
     assert_eq!(split(SplitBy::Patient, &|_| String::new()), CLEAN, "runs of neighbours were kept together");
