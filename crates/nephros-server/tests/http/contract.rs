@@ -52,6 +52,14 @@ async fn predictions_takes_a_file_or_json() {
 }
 
 #[tokio::test]
+async fn what_is_for_a_radiologist_says_so_beside_the_contract_of_the_reference() {
+    let app = local(with_model());
+    let answer = send(&app, post("/api/v1/predictions", "image/png", png(128))).await.json();
+    assert_eq!(answer["refer"], "Normal and Tumor are possible");
+    assert_eq!(send(&app, predict(128)).await.text(), r#"[{"image": "Tumor"}]"#);
+}
+
+#[tokio::test]
 async fn health_tells_whether_there_is_a_model() {
     let version = env!("CARGO_PKG_VERSION");
     let empty = send(&local(Service::default()), get("/health")).await;

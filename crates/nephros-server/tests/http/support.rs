@@ -20,7 +20,8 @@ use nephros_server::{Access, AppState, BoxError, Classifier, Service, TrainFailu
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-/// Says `Tumor` with the red of the first pixel over 255 as its probability.
+/// Says `Tumor` with the red of the first pixel over 255 as its probability, and refers what
+/// is as good as half red.
 pub struct RedModel {
     id: &'static str,
     labels: Vec<String>,
@@ -44,6 +45,11 @@ impl Classifier for RedModel {
     fn classify(&self, image: &RgbImage) -> Result<Vec<f32>, BoxError> {
         let tumor = f32::from(image.pixels()[0]) / 255.0;
         Ok(vec![1.0 - tumor, tumor])
+    }
+
+    fn refer(&self, probabilities: &[f32]) -> Option<String> {
+        let torn = (probabilities[1] - 0.5).abs() < 0.01;
+        torn.then(|| "Normal and Tumor are possible".to_owned())
     }
 }
 

@@ -114,7 +114,7 @@ mod tests {
         for golden in cases {
             let predictions = Predictions { labels: golden.labels, probabilities: golden.probabilities };
             let close = |got: f64, expected: f64| {
-                assert!((got - expected).abs() < 1e-9, "{}: {got}, expected {expected}", golden.name)
+                assert!((got - expected).abs() < 1e-9, "{}: {got}, expected {expected}", golden.name);
             };
             close(predictions.brier(), golden.brier);
             close(predictions.ece(), golden.ece);
