@@ -7,6 +7,25 @@ fixed seed, with ties, and what scikit-learn says of them.
 import json, pathlib
 import numpy as np
 from sklearn import metrics as m
+from sklearn.calibration import calibration_curve
+
+BINS = 15
+
+def calibration(labels, q, predicted):
+    """Bins (n, confidence, accuracy) and the expected calibration error of the most probable class."""
+    confidence, right = q.max(1), (predicted == labels).astype(int)
+    accuracies, confidences = calibration_curve(right, confidence, n_bins=BINS, strategy="uniform")
+    # The bins that calibration_curve left out are those that the same edges leave empty.
+    edges = np.linspace(0, 1, BINS + 1)
+    counts = np.bincount(np.searchsorted(edges[1:-1], confidence), minlength=BINS)
+    counts = counts[counts > 0]
+    ece = (counts * np.abs(accuracies - confidences)).sum() / len(labels)
+    return [[int(n), c, a] for n, c, a in zip(counts, confidences, accuracies)], float(ece)
+
+def brier(labels, q, classes):
+    if classes == 2:
+        return float(m.brier_score_loss(labels, q[:, 1]))
+    return float(sum(np.mean((q[:, c] - (labels == c)) ** 2) for c in range(classes)))
 
 def case(name, classes, n, seed):
     rng = np.random.default_rng(seed)
@@ -26,11 +45,13 @@ def case(name, classes, n, seed):
         return confusion[np.ix_(others, others)].sum() / confusion[others].sum()
     each = [1] if binary else range(classes)
     loss = -np.log(np.maximum(q[np.arange(n), labels], 1e-15)).mean()
+    reliability, ece = calibration(labels, q, predicted)
     return dict(name=name, classes=classes, labels=labels.tolist(), probabilities=q.tolist(),
                 accuracy=m.accuracy_score(labels, predicted), precision=m.precision_score(labels, predicted, **how),
                 recall=m.recall_score(labels, predicted, **how), f1=m.f1_score(labels, predicted, **how),
                 auroc=float(np.mean([m.roc_auc_score(labels == c, q[:, c]) for c in each])), loss=float(loss),
-                specificity=float(np.mean([specificity(c) for c in each])), confusion=confusion.tolist())
+                specificity=float(np.mean([specificity(c) for c in each])), confusion=confusion.tolist(),
+                brier=brier(labels, q, classes), ece=ece, reliability=reliability)
 
 cases = [case("two classes", 2, 60, 1), case("four classes", 4, 80, 2), case("few", 2, 7, 3)]
 out = pathlib.Path(__file__).parents[2] / "crates/nephros-train/src/evaluate/golden/metrics.json"

@@ -7,6 +7,7 @@
 //! the goldens, run again, give the same answers.
 
 mod error;
+mod evaluation;
 mod golden;
 
 use std::{
@@ -18,15 +19,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use error::BundleError;
+pub use evaluation::{Admission, Evaluation, Finding, FindingCode, Forced, Gate, admit, record_evaluation};
 pub use golden::GOLDEN_TOLERANCE;
 
 use crate::{
+    abstention::Abstention,
+    calibration::Calibration,
     digest::sha256,
     network::Architecture,
     pixels::RgbImage,
     predictor::{ModelError, Predictor},
     preprocessing::Preprocessing,
-    weights::{Weights, temporary_sibling, write_synced},
+    weights::{Weights, replace_file, temporary_sibling, write_synced},
 };
 use golden::Golden;
 
@@ -67,6 +71,15 @@ pub struct BundleMeta {
     pub metrics: Value,
     /// Version of nephros that saved the bundle.
     pub crate_version: String,
+    /// How probabilities are corrected; `None` leaves them as the network gives them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
+    /// When an image is for a radiologist; `None` answers always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abstention: Option<Abstention>,
+    /// What the last evaluation found; `None` before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<Evaluation>,
 }
 
 /// What a training knows about its model; hashes, goldens and versions are added when saving.
@@ -88,6 +101,10 @@ pub struct BundleParts {
     pub split_digest: String,
     /// Scores at the end of the training.
     pub metrics: Value,
+    /// How probabilities are corrected; `None` leaves them as the network gives them.
+    pub calibration: Option<Calibration>,
+    /// When an image is for a radiologist; `None` answers always.
+    pub abstention: Option<Abstention>,
 }
 
 /// A loaded and verified bundle.
@@ -129,9 +146,8 @@ impl Bundle {
             .to_bytes()
             .map_err(|source| BundleError::GoldenFormat { path: dir.join(GOLDEN_FILE), source })?;
         let meta = describe(parts, id, weights_sha256, sha256(&golden_bytes));
-        let mut json = serde_json::to_vec_pretty(&meta)
-            .map_err(|source| BundleError::Meta { path: dir.join(META_FILE), source })?;
-        json.push(b'\n');
+        let json =
+            to_json(&meta).map_err(|source| BundleError::Meta { path: dir.join(META_FILE), source })?;
         let files = [(META_FILE, json), (WEIGHTS_FILE, weight_bytes), (GOLDEN_FILE, golden_bytes)];
         replace_folder(dir, &files)?;
         Ok(meta)
@@ -150,9 +166,16 @@ impl Bundle {
         let golden_bytes = read_verified(golden_path.clone(), &meta.golden_sha256)?;
         let golden = Golden::from_bytes(&golden_bytes, &golden_path)?;
         check_labels(&dir.join(META_FILE), &meta.labels, &weights)?;
+        check_reading(&dir.join(META_FILE), &meta)?;
         let model = |source| BundleError::Model { path: dir.to_owned(), source: Box::new(source) };
         let predictor = build(&meta.parts(), &weights, meta.id.clone()).map_err(model)?;
+        // The goldens are of the network itself, whatever is made of its answers.
         golden.replay(&predictor, &golden_path)?;
+        let predictor = predictor.with_reading(
+            meta.calibration.clone(),
+            meta.abstention.clone(),
+            meta.evaluation.clone(),
+        );
         Ok(Self { meta, weights, predictor })
     }
 }
@@ -161,6 +184,7 @@ impl BundleMeta {
     /// What the training knew, for saving the model again.
     pub fn parts(&self) -> BundleParts {
         let Self { labels, preprocessing, params, dataset_digest, split_digest, metrics, .. } = self.clone();
+        let (calibration, abstention) = (self.calibration.clone(), self.abstention.clone());
         let (architecture, hidden_units) = (self.architecture, self.hidden_units);
         BundleParts {
             architecture,
@@ -171,6 +195,8 @@ impl BundleMeta {
             dataset_digest,
             split_digest,
             metrics,
+            calibration,
+            abstention,
         }
     }
 }
@@ -195,6 +221,9 @@ fn describe(parts: BundleParts, id: String, weights_sha256: String, golden_sha25
         split_digest: parts.split_digest,
         metrics: parts.metrics,
         crate_version: env!("CARGO_PKG_VERSION").to_owned(),
+        calibration: parts.calibration,
+        abstention: parts.abstention,
+        evaluation: None,
     }
 }
 
@@ -237,6 +266,36 @@ fn check_labels(path: &Path, labels: &[String], weights: &Weights) -> Result<(),
         }
         _ => Ok(()),
     }
+}
+
+/// What is made of the network's answers must be usable for these labels.
+fn check_reading(path: &Path, meta: &BundleMeta) -> Result<(), BundleError> {
+    let refuse = |key, got| Err(BundleError::Reading { path: path.to_owned(), key, got });
+    match (&meta.calibration, &meta.abstention) {
+        (Some(calibration), _) if !calibration.is_usable() => {
+            refuse("calibration", format!("temperature {}", calibration.temperature))
+        }
+        (_, Some(abstention)) if !abstention.is_usable(meta.labels.len()) => {
+            let (thresholds, rate) = (&abstention.thresholds, abstention.error_rate);
+            refuse("abstention", format!("thresholds {thresholds:?} at error rate {rate}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Changes `bundle.json` alone, by a new file that takes its name.
+fn update_meta(dir: &Path, change: impl FnOnce(&mut BundleMeta)) -> Result<(), BundleError> {
+    let mut meta = read_meta(dir)?;
+    change(&mut meta);
+    let path = dir.join(META_FILE);
+    let json = to_json(&meta).map_err(|source| BundleError::Meta { path: path.clone(), source })?;
+    Ok(replace_file(&path, &json)?)
+}
+
+fn to_json(meta: &BundleMeta) -> serde_json::Result<Vec<u8>> {
+    let mut json = serde_json::to_vec_pretty(meta)?;
+    json.push(b'\n');
+    Ok(json)
 }
 
 fn replace_folder(dir: &Path, files: &[(&str, Vec<u8>)]) -> io::Result<()> {

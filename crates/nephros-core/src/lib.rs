@@ -3,7 +3,9 @@
 //! Decoding, preprocessing, network definitions, Keras files and model bundles. No network, clock,
 //! environment, async or global randomness: what comes out depends on what goes in.
 
+pub mod abstention;
 pub mod bundle;
+pub mod calibration;
 pub mod digest;
 pub mod hint;
 pub mod keras;

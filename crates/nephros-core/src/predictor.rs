@@ -6,7 +6,9 @@ use nephros_conv::{ConvError, Network};
 use rayon::prelude::*;
 
 use crate::{
-    bundle::{Bundle, BundleError},
+    abstention::{Abstention, Answer},
+    bundle::{Bundle, BundleError, Evaluation},
+    calibration::Calibration,
     digest::sha256,
     hint::Hint,
     keras::{self, KerasError, KerasModel},
@@ -102,7 +104,8 @@ impl Hint for PredictError {
 /// The answer for one image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
-    /// In label order; they sum to 1 up to f32 rounding.
+    /// In label order; they sum to 1 up to f32 rounding. Calibrated where the model's bundle has a
+    /// calibration.
     pub probabilities: Vec<f32>,
 }
 
@@ -125,6 +128,9 @@ pub struct Predictor {
     assumption: Option<String>,
     features: Network,
     head: Head,
+    calibration: Option<Calibration>,
+    abstention: Option<Abstention>,
+    evaluation: Option<Evaluation>,
 }
 
 impl Predictor {
@@ -185,7 +191,37 @@ impl Predictor {
         let image_size = preprocessing.image_size;
         let features = architecture.build_features(weights, image_size)?;
         let head = Head::new(architecture, hidden_units, labels.len(), image_size, weights)?;
-        Ok(Self { id, labels, preprocessing, assumption: None, features, head })
+        let (calibration, abstention, evaluation) = (None, None, None);
+        let assumption = None;
+        Ok(Self {
+            id,
+            labels,
+            preprocessing,
+            assumption,
+            features,
+            head,
+            calibration,
+            abstention,
+            evaluation,
+        })
+    }
+
+    /// The same network with what a bundle says about how to read its answers; every prediction is
+    /// calibrated from here on.
+    pub(crate) fn with_reading(
+        self,
+        calibration: Option<Calibration>,
+        abstention: Option<Abstention>,
+        evaluation: Option<Evaluation>,
+    ) -> Self {
+        Self { calibration, abstention, evaluation, ..self }
+    }
+
+    /// The same model with probabilities as the network gives them, for measuring what calibration
+    /// changes.
+    #[must_use]
+    pub fn uncalibrated(self) -> Self {
+        Self { calibration: None, ..self }
     }
 
     /// Names the model and its weights, such as `compact-1a2b3c4d` (the start of the weights'
@@ -208,6 +244,27 @@ impl Predictor {
     /// otherwise.
     pub fn assumption(&self) -> Option<&str> {
         self.assumption.as_deref()
+    }
+
+    /// How probabilities are corrected, if they are.
+    pub fn calibration(&self) -> Option<&Calibration> {
+        self.calibration.as_ref()
+    }
+
+    /// When the model refers an image to a radiologist, if it ever does.
+    pub fn abstention(&self) -> Option<&Abstention> {
+        self.abstention.as_ref()
+    }
+
+    /// What the last evaluation of the bundle found.
+    pub fn evaluation(&self) -> Option<&Evaluation> {
+        self.evaluation.as_ref()
+    }
+
+    /// The answer that a prediction amounts to; `None` for a model that knows no error rate.
+    pub fn answer(&self, prediction: &Prediction) -> Option<Answer> {
+        let abstention = self.abstention.as_ref()?;
+        Some(abstention.answer(&self.labels, &prediction.probabilities))
     }
 
     /// Preprocesses and classifies one image.
@@ -264,7 +321,11 @@ impl Predictor {
     /// # Errors
     /// See [`PredictError`].
     pub fn predict_features(&self, features: &[f32], batch: usize) -> Result<Vec<Prediction>, PredictError> {
-        self.head.predict(features, batch)
+        let predictions = self.head.predict(features, batch)?;
+        Ok(match &self.calibration {
+            Some(calibration) => predictions.iter().map(|raw| calibration.apply(raw)).collect(),
+            None => predictions,
+        })
     }
 }
 

@@ -201,14 +201,7 @@ impl Weights {
     /// # Errors
     /// See [`WeightsError`]; the file at `path` is then as it was.
     pub fn save(&self, path: &Path) -> Result<(), WeightsError> {
-        let bytes = self.to_bytes()?;
-        let temporary = temporary_sibling(path);
-        let written = write_synced(&temporary, &bytes).and_then(|()| fs_err::rename(&temporary, path));
-        if written.is_err() {
-            // The first error is the one to tell; the temporary file may not even exist.
-            let _ = fs_err::remove_file(&temporary);
-        }
-        Ok(written?)
+        Ok(replace_file(path, &self.to_bytes()?)?)
     }
 }
 
@@ -221,6 +214,17 @@ impl Tensor {
         let (shape, values) = (self.shape.clone(), self.values.len());
         Err(WeightsError::Length { key: key.to_owned(), shape, values })
     }
+}
+
+/// Writes a file under a temporary name and renames it.
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = temporary_sibling(path);
+    let written = write_synced(&temporary, bytes).and_then(|()| fs_err::rename(&temporary, path));
+    if written.is_err() {
+        // The first error is the one to tell; the temporary file may not even exist.
+        let _ = fs_err::remove_file(&temporary);
+    }
+    written
 }
 
 /// Writes a file and waits until it is on the disk.

@@ -7,11 +7,19 @@
     reason = "helpers of tests fail as tests do"
 )]
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use common::{image, labels, preprocessing, weights};
 use nephros_core::{
-    bundle::{Bundle, BundleError, BundleMeta, BundleParts},
+    abstention::{Abstention, AbstentionMethod, Scope},
+    bundle::{
+        Admission, Bundle, BundleError, BundleMeta, BundleParts, Evaluation, Finding, FindingCode, Gate,
+        admit, record_evaluation,
+    },
+    calibration::{Calibration, CalibrationMethod},
     digest::sha256,
     hint::Hint,
     network::Architecture,
@@ -37,6 +45,8 @@ fn parts() -> BundleParts {
         dataset_digest: "d".repeat(64),
         split_digest: "5".repeat(64),
         metrics: json!({"loss": 0.25}),
+        calibration: None,
+        abstention: None,
     }
 }
 
@@ -191,6 +201,132 @@ fn descriptions_that_are_not_ours_are_refused() {
     assert!(saved.refused().0.contains("unknown field `colour`"), "{}", saved.refused().0);
     fs_err::write(saved.bundle.join("bundle.json"), "{").unwrap();
     assert!(saved.refused().0.starts_with("`B/bundle.json` is not a bundle description: EOF"));
+}
+
+fn reading() -> (Calibration, Abstention) {
+    let calibration = Calibration {
+        method: CalibrationMethod::Temperature,
+        temperature: 2.5,
+        images: 40,
+        groups: 10,
+        unit: "patient".into(),
+        ece_before: 0.25,
+        ece_after: 0.125,
+    };
+    let abstention = Abstention {
+        method: AbstentionMethod::HierarchicalConformal,
+        error_rate: 0.1,
+        scope: Scope::Pooled,
+        thresholds: vec![0.4, 0.4],
+        groups: 10,
+        groups_of_label: vec![5, 5],
+        needed: 9,
+        unit: "patient".into(),
+        chosen_by_validation: false,
+    };
+    (calibration, abstention)
+}
+
+fn save_with_reading() -> Saved {
+    let saved = save();
+    let (calibration, abstention) = reading();
+    let parts = BundleParts { calibration: Some(calibration), abstention: Some(abstention), ..parts() };
+    let meta = Bundle::save(&saved.bundle, parts, &model(), &golden_images()).unwrap();
+    Saved { meta, ..saved }
+}
+
+#[test]
+fn a_calibration_corrects_every_answer_and_no_golden() {
+    let (plain, calibrated) = (save(), save_with_reading());
+    assert_eq!(plain.golden(), calibrated.golden(), "goldens are of the network itself");
+    let (plain, calibrated) =
+        (Bundle::load(&plain.bundle).unwrap().predictor, Bundle::load(&calibrated.bundle).unwrap().predictor);
+    let images = golden_images();
+    let (raw, corrected) =
+        (plain.predict_batch(&images).unwrap(), calibrated.predict_batch(&images).unwrap());
+    let (calibration, abstention) = reading();
+    for (raw, corrected) in raw.iter().zip(&corrected) {
+        assert_eq!(corrected, &calibration.apply(raw));
+        assert_ne!(corrected, raw);
+        assert_eq!(corrected.top(), raw.top());
+        let answer = abstention.answer(plain.labels(), &corrected.probabilities);
+        assert_eq!(calibrated.answer(corrected), Some(answer));
+        assert_eq!(plain.answer(raw), None, "a bundle without an error rate answers as it always did");
+    }
+    assert_eq!(calibrated.uncalibrated().predict_batch(&images).unwrap(), raw);
+}
+
+#[test]
+fn what_cannot_be_applied_is_refused() {
+    for (key, value, got) in [
+        ("temperature", json!(0.0), "`calibration`, got temperature 0"),
+        ("temperature", json!(-1.0), "`calibration`, got temperature -1"),
+        ("thresholds", json!([0.5]), "`abstention`, got thresholds [0.5] at error rate 0.1"),
+        ("thresholds", json!([0.5, 1.5]), "`abstention`, got thresholds [0.5, 1.5] at error rate 0.1"),
+        ("error_rate", json!(1.0), "`abstention`, got thresholds [0.4, 0.4] at error rate 1"),
+    ] {
+        let saved = save_with_reading();
+        let object = if key == "temperature" { "calibration" } else { "abstention" };
+        saved.edit_meta(|meta| meta[object][key] = value.clone());
+        assert_eq!(saved.refused().0, format!("`B/bundle.json`: expected a usable {got}"));
+    }
+}
+
+fn failing() -> Gate {
+    let figures = BTreeMap::from([("images".to_owned(), 8.0)]);
+    let text = "all 8 test images were called `Normal`".to_owned();
+    Gate::new(vec![Finding { code: FindingCode::OneClass, text, figures }])
+}
+
+/// The evaluation as the bundle on disk has it.
+fn evaluation(saved: &Saved) -> Option<Evaluation> {
+    Bundle::load(&saved.bundle).unwrap().meta.evaluation
+}
+
+#[test]
+fn a_verdict_is_kept_in_the_bundle() {
+    let saved = save_with_reading();
+    assert_eq!(evaluation(&saved), None);
+    let (weights, golden) = (fs_err::read(saved.bundle.join("weights.safetensors")).unwrap(), saved.golden());
+    record_evaluation(&saved.bundle, failing(), "s".repeat(64)).unwrap();
+    let Bundle { meta, predictor, .. } = Bundle::load(&saved.bundle).unwrap();
+    let kept = meta.evaluation.clone().unwrap();
+    assert_eq!((&kept.gate, kept.scores_sha256.len(), &kept.forced), (&failing(), 64, &None));
+    assert_eq!(predictor.evaluation(), Some(&kept));
+    assert_eq!(BundleMeta { evaluation: None, ..meta }, saved.meta, "nothing else changed");
+    assert_eq!(fs_err::read(saved.bundle.join("weights.safetensors")).unwrap(), weights);
+    assert_eq!(saved.golden(), golden);
+    assert_eq!(names_in(&saved.bundle), ["bundle.json", "golden.safetensors", "weights.safetensors"]);
+}
+
+#[test]
+fn a_model_that_fails_the_gate_is_admitted_by_force_alone_and_that_stays_on_record() {
+    let saved = save();
+    let ask = |force| admit(&saved.bundle, evaluation(&saved).as_ref(), force);
+    assert_eq!(ask(false).unwrap(), Admission::NotEvaluated);
+    record_evaluation(&saved.bundle, Gate::new(vec![]), String::new()).unwrap();
+    assert_eq!(ask(true).unwrap(), Admission::Passed, "there is nothing to force");
+    assert_eq!(evaluation(&saved).unwrap().forced, None);
+    record_evaluation(&saved.bundle, failing(), String::new()).unwrap();
+    let refused = ask(false).unwrap_err();
+    let text = refused.to_string().replace(&saved.bundle.display().to_string(), "B");
+    assert_eq!(text, "the model in `B` failed the gate: all 8 test images were called `Normal`");
+    assert!(refused.hint().unwrap().contains("`--force`"));
+    assert_eq!(evaluation(&saved).unwrap().forced, None, "a refusal records nothing");
+    assert_eq!(ask(true).unwrap(), Admission::Forced);
+    let forced = evaluation(&saved).unwrap().forced.unwrap();
+    assert_eq!(forced.overlooked, [FindingCode::OneClass]);
+    assert!(matches!(ask(false).unwrap_err(), BundleError::Refused { .. }), "once is not for ever");
+    record_evaluation(&saved.bundle, Gate::new(vec![]), String::new()).unwrap();
+    assert_eq!(evaluation(&saved).unwrap().forced, Some(forced));
+}
+
+#[test]
+fn a_verdict_that_contradicts_itself_refuses() {
+    let saved = save();
+    record_evaluation(&saved.bundle, failing(), String::new()).unwrap();
+    saved.edit_meta(|meta| meta["evaluation"]["gate"]["passed"] = json!(true));
+    assert!(admit(&saved.bundle, evaluation(&saved).as_ref(), false).is_err());
 }
 
 #[test]

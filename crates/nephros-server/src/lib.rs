@@ -67,7 +67,7 @@ use tower_http::{
 pub use access::Access;
 pub use error::{ApiError, BoxError, Code};
 pub use serve::{ServeError, ServeOptions, Server, serve};
-pub use state::{AppState, Classifier, Limits, Sample, Service, TrainFailure, Trainer};
+pub use state::{AppState, Classifier, Limits, Sample, Service, TrainFailure, Trained, Trainer};
 
 /// All routes over one state.
 pub fn app(state: AppState) -> Router {

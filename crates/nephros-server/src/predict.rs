@@ -27,6 +27,9 @@ pub(crate) struct Answer {
     #[serde(serialize_with = "as_object")]
     probabilities: Vec<(String, f32)>,
     model: String,
+    /// Why a radiologist has to look; absent where the label stands alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refer: Option<String>,
     /// From the whole body to the answer, waiting for a free core included.
     milliseconds: f64,
 }
@@ -98,6 +101,7 @@ fn classify(
         probability,
         probabilities: named.map(|(label, &value)| (label.clone(), value)).collect(),
         model: model.id().to_owned(),
+        refer: model.refer(&probabilities),
         milliseconds: 0.0,
     })
 }

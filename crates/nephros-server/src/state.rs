@@ -10,7 +10,11 @@ use std::{
 };
 
 use axum::body::Bytes;
-use nephros_core::{hint::Hint, pixels::RgbImage, predictor::Predictor};
+use nephros_core::{
+    hint::Hint,
+    pixels::RgbImage,
+    predictor::{Prediction, Predictor},
+};
 use tokio::sync::Semaphore;
 
 use crate::{access::Access, error::BoxError};
@@ -28,6 +32,12 @@ pub trait Classifier: Send + Sync {
     /// # Errors
     /// Whatever the engine reports; the client reads only that the server failed.
     fn classify(&self, image: &RgbImage) -> Result<Vec<f32>, BoxError>;
+
+    /// Why a radiologist has to look at an image with these probabilities; `None` where the label
+    /// stands alone, or the model cannot tell.
+    fn refer(&self, _probabilities: &[f32]) -> Option<String> {
+        None
+    }
 }
 
 impl Classifier for Predictor {
@@ -42,10 +52,27 @@ impl Classifier for Predictor {
     fn classify(&self, image: &RgbImage) -> Result<Vec<f32>, BoxError> {
         Ok(self.predict(image)?.probabilities)
     }
+
+    fn refer(&self, probabilities: &[f32]) -> Option<String> {
+        self.answer(&Prediction { probabilities: probabilities.to_vec() })?.reason
+    }
 }
 
-/// Runs the whole pipeline and gives the model it made.
-pub type Trainer = Arc<dyn Fn() -> Result<Arc<dyn Classifier>, TrainFailure> + Send + Sync>;
+/// Runs the whole pipeline and gives what came of it.
+pub type Trainer = Arc<dyn Fn() -> Result<Trained, TrainFailure> + Send + Sync>;
+
+/// What a training that went through ends in.
+pub enum Trained {
+    /// A model to serve from now on.
+    Serve(Arc<dyn Classifier>),
+    /// A model that is whole but not to be served; the current one stays.
+    Refused {
+        /// Its name.
+        model: String,
+        /// Why, in a sentence that a client may read.
+        reason: String,
+    },
+}
 
 /// Why a training gave no model.
 #[derive(Debug, thiserror::Error)]
@@ -133,13 +160,13 @@ impl fmt::Debug for Service {
 
 /// Shared by all requests; a clone is a reference to the same state.
 ///
-/// **Invariant:** the only thing that changes is which model is current. No request writes anything
-/// that another request reads.
+/// **Invariant:** the only thing that changes is which model is current, and why the last one
+/// trained is not. No request writes anything that another request reads.
 #[derive(Clone)]
 pub struct AppState(Arc<Inner>);
 
 struct Inner {
-    model: RwLock<Option<Arc<dyn Classifier>>>,
+    current: RwLock<Current>,
     trainer: Option<Trainer>,
     training: AtomicBool,
     samples: Vec<Sample>,
@@ -147,6 +174,13 @@ struct Inner {
     access: Access,
     compute: Arc<Semaphore>,
     admission: Arc<Semaphore>,
+}
+
+/// The model that answers, and why a newer one does not.
+#[derive(Clone, Default)]
+struct Current {
+    model: Option<Arc<dyn Classifier>>,
+    refused: Option<String>,
 }
 
 impl fmt::Debug for AppState {
@@ -160,7 +194,7 @@ impl AppState {
     pub fn new(service: Service, access: Access) -> Self {
         let Service { model, trainer, samples, limits } = service;
         Self(Arc::new(Inner {
-            model: RwLock::new(model),
+            current: RwLock::new(Current { model, refused: None }),
             trainer,
             training: AtomicBool::new(false),
             samples,
@@ -173,13 +207,28 @@ impl AppState {
 
     /// The current model; a request keeps the one it started with.
     pub fn model(&self) -> Option<Arc<dyn Classifier>> {
+        self.current().model
+    }
+
+    /// Why the model of the last training is not the current one.
+    pub fn refused(&self) -> Option<String> {
+        self.current().refused
+    }
+
+    fn current(&self) -> Current {
         // A reader or writer that panicked held the lock for a clone or an assignment: the value is whole.
-        self.0.model.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Makes `model` the current one for requests that start from now on.
     pub fn replace_model(&self, model: Arc<dyn Classifier>) {
-        *self.0.model.write().unwrap_or_else(PoisonError::into_inner) = Some(model);
+        *self.0.current.write().unwrap_or_else(PoisonError::into_inner) =
+            Current { model: Some(model), refused: None };
+    }
+
+    /// Keeps the current model and notes why the one just trained does not take its place.
+    pub(crate) fn refuse_model(&self, reason: String) {
+        self.0.current.write().unwrap_or_else(PoisonError::into_inner).refused = Some(reason);
     }
 
     pub(crate) fn trainer(&self) -> Option<Trainer> {

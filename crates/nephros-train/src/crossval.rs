@@ -13,7 +13,7 @@ use crate::{
     augment::AugmentationRanges,
     config::Params,
     evaluate::{
-        interval::{Intervals, bootstrap},
+        interval::{Intervals, Resampler, bootstrap},
         metrics::{Metrics, Predictions},
     },
     files::write_atomic,
@@ -376,7 +376,7 @@ fn pool(
         mean_fold_auroc: (!fold_aurocs.is_empty()).then_some(mean),
         by_patient: (!patients.is_empty()).then(|| predictions.by_unit(&units).metrics(classes)),
         metrics: predictions.metrics(classes),
-        interval_95: bootstrap(&predictions, &units, classes, seed),
+        interval_95: bootstrap(&predictions, &Resampler::new(&predictions, &units, seed), classes),
         majority_accuracy: predictions.majority_accuracy(classes),
         n: predictions.len(),
         n_patients: (!patients.is_empty()).then_some(patients.len()),

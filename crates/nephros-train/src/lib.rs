@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod augment;
+pub mod calibrate;
 pub mod config;
 pub mod crossval;
 pub mod evaluate;

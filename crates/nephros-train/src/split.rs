@@ -54,6 +54,16 @@ pub enum Unit {
     Image,
 }
 
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Patient => "patient",
+            Self::Run => "run",
+            Self::Image => "image",
+        })
+    }
+}
+
 impl Unit {
     /// What `SPLIT_BY` keeps together among these records: patients only if all are known, else the
     /// groups that the audit found if they can be shared out.

@@ -108,6 +108,11 @@ several classes, several known patients or several of the folders train, validat
   nephros --params fast.yaml train      other parameters")]
     Train,
     /// Score the trained model on the test images, and write scores.json
+    ///
+    /// The gate says whether the figures can be believed. It refuses a model whose accuracy may be
+    /// that of always naming the larger class, one that names one class only, figures that
+    /// contradict each other, and a split in which test and training share a patient. The verdict
+    /// is recorded in the bundle, and the exit status is 0 whatever it is.
     #[command(after_help = "Examples:
   nephros evaluate
   nephros -q evaluate && cat scores.json")]
@@ -138,11 +143,17 @@ several classes, several known patients or several of the folders train, validat
 
 A line of --json:
   {\"path\":\"slice.png\",\"label\":\"Tumor\",\"probability\":0.93,
-   \"probabilities\":{\"Normal\":0.07,\"Tumor\":0.93},\"model\":\"3f6c…\",\"milliseconds\":11.2}
+   \"probabilities\":{\"Normal\":0.07,\"Tumor\":0.93},\"model\":\"3f6c…\",\"milliseconds\":11.2,
+   \"set\":[\"Tumor\"],\"refer\":false,\"reason\":null}
+The last three are there where the bundle knows its error rate; with refer, a radiologist has to look.
 or, for a file that cannot be read:
   {\"path\":\"notes.png\",\"error\":\"not an image: …\",\"hint\":\"…\"}")]
     Predict(PredictArgs),
     /// Serve the web page and the REST interface
+    ///
+    /// A model whose evaluation failed the gate is not served without --force. One that was never
+    /// evaluated is, with a warning. After POST /train a model that fails leaves the one before in
+    /// its place, or none.
     ///
     /// Any address but loopback needs a token in NEPHROS_TOKEN, which clients send as
     /// `Authorization: Bearer …`, or --allow-unauthenticated.
@@ -286,6 +297,10 @@ pub struct ServeArgs {
     /// Serve other machines without a token; logged as a warning at every start
     #[arg(long)]
     pub allow_unauthenticated: bool,
+    /// Serve a model that failed the gate of its evaluation, now and after POST /train; its bundle
+    /// records that
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Arguments of `phantom`.

@@ -3,6 +3,7 @@
 use std::{error::Error, io, path::PathBuf, process::ExitCode};
 
 use nephros_core::{
+    bundle::BundleError,
     hint::Hint,
     pixels::DecodeError,
     predictor::{ModelError, PredictError},
@@ -137,6 +138,7 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
         };
     }
     first_hint!(
+        BundleError,
         CliError,
         AuditError,
         ConfigError,

@@ -2,7 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use nephros_core::predictor::Predictor;
+use nephros_core::{
+    abstention::Abstention,
+    bundle::{self, Admission, BundleError},
+    predictor::Predictor,
+};
 use nephros_train::config::Config;
 
 use crate::{
@@ -13,12 +17,54 @@ use crate::{
 
 /// Loads the model that the options name, or the first of the usual places that holds one.
 ///
-/// What is assumed about a model that does not say how it was trained is told on stderr.
+/// What is assumed about a model that does not say how it was trained is told on stderr, and so is
+/// what its evaluation said against it, or that there was none.
 pub fn load(args: &ModelArgs, global: &Global) -> anyhow::Result<Predictor> {
     let path = find(args.model.as_deref(), global)?;
-    let predictor = Predictor::load(&path, args.preprocessing.map(Into::into))?;
-    if let Some(assumption) = predictor.assumption() {
-        output::note(&format!("note: {assumption}"));
+    let predictor = read(args, &path)?;
+    match predictor.evaluation() {
+        Some(evaluation) if evaluation.gate.refuses() => {
+            output::note(&format!("warning: this model failed the gate: {}", evaluation.gate));
+        }
+        None if !global.quiet => output::note(&format!("warning: {NOT_EVALUATED}")),
+        Some(_) | None => {}
+    }
+    Ok(predictor)
+}
+
+/// Loads the model to serve, unless its evaluation speaks against it.
+///
+/// # Errors
+/// [`nephros_core::bundle::BundleError::Refused`] without `force`.
+pub fn load_current(args: &ModelArgs, global: &Global, force: bool) -> anyhow::Result<Predictor> {
+    let path = find(args.model.as_deref(), global)?;
+    let predictor = read(args, &path)?;
+    admit(&path, &predictor, force)?;
+    Ok(predictor)
+}
+
+/// Lets a model be served, with a warning in the log where the gate did not say yes.
+///
+/// # Errors
+/// As [`bundle::admit`].
+pub fn admit(path: &Path, predictor: &Predictor, force: bool) -> Result<(), BundleError> {
+    match bundle::admit(path, predictor.evaluation(), force)? {
+        Admission::Passed => {}
+        Admission::Forced => tracing::warn!("--force: serving a model that failed the gate"),
+        Admission::NotEvaluated => tracing::warn!("{NOT_EVALUATED}"),
+    }
+    Ok(())
+}
+
+const NOT_EVALUATED: &str =
+    "this model was never evaluated: `nephros evaluate` says whether it can be believed";
+
+fn read(args: &ModelArgs, path: &Path) -> anyhow::Result<Predictor> {
+    let predictor = Predictor::load(path, args.preprocessing.map(Into::into))?;
+    let shortage = predictor.abstention().and_then(Abstention::shortage);
+    let shortage = shortage.map(|shortage| format!("every image is referred to a radiologist: {shortage}"));
+    for note in predictor.assumption().map(str::to_owned).into_iter().chain(shortage) {
+        output::note(&format!("note: {note}"));
     }
     Ok(predictor)
 }

@@ -8,14 +8,14 @@ use std::{
 };
 
 use anyhow::Context as _;
-use nephros_core::{pixels::RgbImage, predictor::Predictor};
+use nephros_core::{bundle::BundleError, pixels::RgbImage, predictor::Predictor};
 use nephros_server::{
-    BoxError, Classifier, ServeError, ServeOptions, Server, Service, TrainFailure, Trainer,
+    BoxError, Classifier, ServeError, ServeOptions, Server, Service, TrainFailure, Trained, Trainer,
 };
 use nephros_train::{progress::Progress, stages::Project};
 
 use crate::{
-    cli::{Global, LogFormat, ModelArgs, ServeArgs},
+    cli::{Global, LogFormat, ServeArgs},
     errors::{self, CliError, Status},
     interrupt, model, output,
     progress::Display,
@@ -30,8 +30,8 @@ pub fn run(args: &ServeArgs, global: &Global) -> anyhow::Result<Status> {
         token: token()?,
         allow_unauthenticated: args.allow_unauthenticated,
         service: Service {
-            model: load(&args.model, global, in_project)?,
-            trainer: in_project.then(|| trainer(global)),
+            model: load(args, global, in_project)?,
+            trainer: in_project.then(|| trainer(global, args.force)),
             ..Service::default()
         },
         ..ServeOptions::default()
@@ -78,8 +78,8 @@ pub fn resolve(host: &str, port: u16) -> anyhow::Result<SocketAddr> {
 }
 
 /// In a project a server may start without a model: a training brings one.
-fn load(args: &ModelArgs, global: &Global, in_project: bool) -> anyhow::Result<Option<Arc<dyn Classifier>>> {
-    match model::load(args, global) {
+fn load(args: &ServeArgs, global: &Global, in_project: bool) -> anyhow::Result<Option<Arc<dyn Classifier>>> {
+    match model::load_current(&args.model, global, args.force) {
         Ok(predictor) => Ok(Some(Arc::new(Served(predictor)))),
         Err(error) if in_project && matches!(error.downcast_ref(), Some(CliError::NoModel { .. })) => {
             tracing::warn!("no model yet: `nephros run` or POST /train makes one");
@@ -104,28 +104,40 @@ impl Classifier for Served {
     fn classify(&self, image: &RgbImage) -> Result<Vec<f32>, BoxError> {
         Ok(self.0.predict(image)?.probabilities)
     }
+
+    fn refer(&self, probabilities: &[f32]) -> Option<String> {
+        Classifier::refer(&self.0, probabilities)
+    }
 }
 
 /// Runs the pipeline of the project and loads the model it made.
-fn trainer(global: &Global) -> Trainer {
+fn trainer(global: &Global, force: bool) -> Trainer {
     let global = global.clone();
     Arc::new(move || {
         let project =
             stages::load(&global).map_err(|error| failure("the configuration cannot be used", error))?;
-        retrain(&project, &Display::new(&global))
+        retrain(&project, force, &Display::new(&global))
     })
 }
 
-/// All four stages, and the model that they leave.
-pub fn retrain(project: &Project, progress: &dyn Progress) -> Result<Arc<dyn Classifier>, TrainFailure> {
+/// All four stages, and the model that they leave; it is served if the gate or `force` lets it.
+pub fn retrain(project: &Project, force: bool, progress: &dyn Progress) -> Result<Trained, TrainFailure> {
     for stage in Stage::ALL {
         stage
             .run(project, progress)
             .map_err(|error| failure(&format!("the stage `{}` failed", stage.name()), error))?;
     }
-    let predictor = Predictor::load(&project.bundle_dir(), None)
+    let bundle = project.bundle_dir();
+    let predictor = Predictor::load(&bundle, None)
         .map_err(|error| failure("the new model cannot be loaded", error.into()))?;
-    Ok(Arc::new(Served(predictor)))
+    match model::admit(&bundle, &predictor, force) {
+        Ok(()) => Ok(Trained::Serve(Arc::new(Served(predictor)))),
+        Err(BundleError::Refused { gate, .. }) => {
+            let model = predictor.id().to_owned();
+            Ok(Trained::Refused { reason: format!("{model} failed the gate: {gate}"), model })
+        }
+        Err(error) => Err(failure("the new model cannot be marked as forced", error.into())),
+    }
 }
 
 /// What a remote client may read of a failure: no paths, no values.

@@ -49,6 +49,8 @@ fn save_bundle(dir: &Path) {
         dataset_digest: String::new(),
         split_digest: String::new(),
         metrics: Value::Null,
+        calibration: None,
+        abstention: None,
     };
     let golden = RgbImage::new(1, 1, vec![100, 150, 200]).unwrap();
     Bundle::save(dir, parts, &weights(2), &[golden]).unwrap();
@@ -147,6 +149,13 @@ fn outside_a_project_no_log_is_left_and_inside_no_path_is_logged() {
     assert_eq!(folder.run(&["init"]).code, 0);
     folder.run(&["-vv", "predict", "scans"]);
     assert!(!folder.read("logs/running_logs.log").contains("scans"));
+}
+
+#[test]
+fn a_model_that_was_never_evaluated_answers_with_a_warning() {
+    let run = prepared().run(&["predict", "scans/a.bmp"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(run.stderr.matches("warning: this model was never evaluated").count(), 1, "{}", run.stderr);
 }
 
 #[test]

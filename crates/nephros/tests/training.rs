@@ -8,7 +8,8 @@ mod common;
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    process::Stdio,
+    process::{Child, Stdio},
+    thread::JoinHandle,
 };
 
 use common::{Folder, signal};
@@ -65,18 +66,95 @@ fn a_training_killed_by_the_system_goes_on_to_the_same_model() {
     assert_eq!(weights(&folder), killed);
 }
 
+/// A running `serve`.
+struct Server {
+    child: Child,
+    address: String,
+    log: JoinHandle<String>,
+}
+
+impl Server {
+    fn start(folder: &Folder, arguments: &[&str]) -> Self {
+        let arguments = [&["serve", "--port", "0"], arguments].concat();
+        let mut child = folder.command(&arguments).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut seen = String::new();
+        while !seen.contains("listening on http://") {
+            assert!(stderr.read_line(&mut seen).unwrap() > 0, "it ended early: {seen}");
+        }
+        let address = seen.split("listening on http://").nth(1).unwrap().lines().next().unwrap().to_owned();
+        // A log that nobody reads would stop the server once the pipe is full.
+        let log = std::thread::spawn(move || {
+            stderr.read_to_string(&mut seen).unwrap();
+            seen
+        });
+        Self { child, address, log }
+    }
+
+    /// Ends it in good order and gives its log.
+    fn stop(mut self) -> String {
+        signal(&self.child, "TERM");
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+        self.log.join().unwrap()
+    }
+}
+
+/// `bundle.json`, `scores.json` or `gate.json`.
+fn json_file(folder: &Folder, path: &str) -> Value {
+    serde_json::from_str(&folder.read(path)).unwrap()
+}
+
+const BUNDLE: &str = "artifacts/training/bundle/bundle.json";
+
+/// Four test patients cannot pass the gate: even all of them right, 0.025^(1/4) = 0.398 is not above
+/// the half of the larger class.
+#[test]
+fn a_model_that_fails_the_gate_is_trained_but_served_by_force_only() {
+    let folder = project(2);
+    let server = Server::start(&folder, &[]);
+    let trained = request(&server.address, "/train", "");
+    assert!(
+        trained.starts_with("HTTP/1.1 200") && trained.ends_with("Training done successfully!"),
+        "{trained}"
+    );
+    assert!(
+        request(&server.address, "/predict", "{}").starts_with("HTTP/1.1 503"),
+        "there was no model before"
+    );
+    let log = server.stop();
+    assert!(log.contains("training done, model not served: compact-"), "{log}");
+    let gate = json_file(&folder, "artifacts/evaluation/gate.json");
+    assert_eq!((&gate["passed"], &gate["findings"][0]["code"]), (&json!(false), &json!("majority-class")));
+    assert_eq!(json_file(&folder, "scores.json")["gate"], gate);
+    let evaluation = &json_file(&folder, BUNDLE)["evaluation"];
+    assert_eq!((&evaluation["gate"], evaluation.get("forced")), (&gate, None));
+    let text = gate["findings"][0]["text"].as_str().unwrap();
+    let refused = folder.run(&["serve", "--port", "0"]);
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains(text) && refused.stderr.contains("hint: train on more"),
+        "{}",
+        refused.stderr
+    );
+    let predicted = folder.run(&["predict", "--json", "cohort/Tumor/Tumor- (1).jpg"]);
+    assert_eq!(predicted.code, 0, "{}", predicted.stderr);
+    assert_eq!(predicted.stderr.matches("warning: this model failed the gate").count(), 1);
+    // Four validation patients, where nine are needed.
+    let answer: Value = serde_json::from_str(predicted.stdout.trim()).unwrap();
+    assert_eq!((&answer["set"], &answer["refer"]), (&json!(["Normal", "Tumor"]), &json!(true)));
+    assert!(answer["reason"].as_str().unwrap().ends_with("at least 9 validation patients, there were 4"));
+    assert!(predicted.stderr.contains("every image is referred to a radiologist"), "{}", predicted.stderr);
+    let log = Server::start(&folder, &["--force"]).stop();
+    assert!(log.contains("--force: serving a model that failed the gate"), "{log}");
+    assert_eq!(json_file(&folder, BUNDLE)["evaluation"]["forced"]["overlooked"], json!(["majority-class"]));
+}
+
 #[test]
 fn a_training_asked_for_over_http_is_served_at_once() {
     let folder = project(2);
-    let mut child = folder.command(&["serve", "--port", "0"]).spawn().unwrap();
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut seen = String::new();
-    while !seen.contains("listening on http://") {
-        assert!(stderr.read_line(&mut seen).unwrap() > 0, "it ended early: {seen}");
-    }
-    // A log that nobody reads would stop the server once the pipe is full.
-    let log = std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-    let address = seen.split("listening on http://").nth(1).unwrap().lines().next().unwrap().to_owned();
+    // By force, because so few patients never pass the gate.
+    let server = Server::start(&folder, &["--force"]);
+    let address = server.address.clone();
     let slice = base64::Engine::encode(
         &base64::engine::general_purpose::STANDARD,
         fs_err::read(folder.path("cohort/Tumor/Tumor- (1).jpg")).unwrap(),
@@ -94,9 +172,10 @@ fn a_training_asked_for_over_http_is_served_at_once() {
     let predicted = folder.run(&["predict", "--json", "cohort/Tumor/Tumor- (1).jpg"]);
     let expected: Value = serde_json::from_str(predicted.stdout.trim()).unwrap();
     assert_eq!(body, json!([{ "image": expected["label"] }]), "the command line says {expected}");
-    signal(&child, "TERM");
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-    log.join().unwrap().unwrap();
+    server.stop();
+    let bundle = json_file(&folder, BUNDLE);
+    assert_eq!(bundle["evaluation"]["forced"]["crate_version"], env!("CARGO_PKG_VERSION"));
+    assert!(bundle["calibration"]["temperature"].as_f64().unwrap() > 0.0, "{bundle}");
 }
 
 /// The whole answer to a POST.

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use safetensors::{Dtype, SafeTensorError};
 
-use super::FORMAT_VERSION;
+use super::{FORMAT_VERSION, Gate};
 use crate::{
     hint::Hint,
     predictor::{ModelError, PredictError},
@@ -73,6 +73,24 @@ pub enum BundleError {
         labels: usize,
         /// Rows of `head.weight`.
         outputs: usize,
+    },
+    /// The calibration or the abstention cannot be applied.
+    #[error("`{path}`: expected a usable `{key}`, got {got}")]
+    Reading {
+        /// `bundle.json`.
+        path: PathBuf,
+        /// `calibration` or `abstention`.
+        key: &'static str,
+        /// What cannot be used.
+        got: String,
+    },
+    /// An evaluation speaks against the model.
+    #[error("the model in `{path}` failed the gate: {gate}")]
+    Refused {
+        /// The folder.
+        path: PathBuf,
+        /// What was found.
+        gate: Gate,
     },
     /// The weights cannot be read.
     #[error(transparent)]
@@ -152,6 +170,11 @@ impl Hint for BundleError {
                  do not use it, train again or report the difference"
             }
             Self::Labels { .. } => "`CLASS_NAMES` and the trained head must agree; train again",
+            Self::Reading { .. } => "train the model again",
+            Self::Refused { .. } => {
+                "train on more patients, or mend what is named, and run `nephros evaluate`; \
+                 `--force` uses the model anyway, and the bundle will say so"
+            }
             Self::Weights(error) => return error.hint(),
             Self::Model { source, .. } => return source.hint(),
             Self::Replay(error) => return error.hint(),

@@ -67,13 +67,18 @@ pub(crate) async fn sample(
     Ok(([(header::CONTENT_TYPE, sample.content_type.clone())], sample.bytes.clone()).into_response())
 }
 
-/// `GET /health`: 200 as long as the server answers; `status` says whether it can predict.
+/// `GET /health`: 200 as long as the server answers; `status` says whether it can predict, and
+/// `refused`, where it is there, why the model trained last is not the one that does.
 pub(crate) async fn health(State(state): State<AppState>) -> Json<Value> {
     let model = state.model();
     let status = if model.is_some() { "ok" } else { "no model" };
-    Json(json!({
+    let mut health = json!({
         "status": status,
         "model": model.as_ref().map(|model| model.id()),
         "version": env!("CARGO_PKG_VERSION"),
-    }))
+    });
+    if let Some(reason) = state.refused() {
+        health["refused"] = reason.into();
+    }
+    Json(health)
 }

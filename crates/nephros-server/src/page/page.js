@@ -111,6 +111,8 @@ async function ask(blob) {
 function answer(result, truth) {
   $("label").textContent = result.label;
   $("probability").textContent = "Probability " + percent(result.probability);
+  $("refer").hidden = !result.refer;
+  $("refer").textContent = result.refer ? "Refer to a radiologist: " + result.refer + "." : "";
   $("truth").hidden = !truth;
   $("truth").textContent = truth ? "The sample's own label is " + truth + "." : "";
   $("model").textContent = result.model;
@@ -153,6 +155,8 @@ async function loadStatus() {
     $("status").dataset.state = health.model ? "ready" : "empty";
     $("status-text").textContent = health.model ? "Model " + health.model : "No model loaded";
     $("status").title = health.model || "";
+    $("refused").hidden = !health.refused;
+    $("refused").textContent = health.refused ? "The model trained last is not served. " + sentence(health.refused) : "";
   } catch {
     $("status").dataset.state = "down";
     $("status-text").textContent = "Server not reached";

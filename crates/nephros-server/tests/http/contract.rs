@@ -52,6 +52,14 @@ async fn predictions_takes_a_file_or_json() {
 }
 
 #[tokio::test]
+async fn what_is_for_a_radiologist_says_so_beside_the_contract_of_the_reference() {
+    let app = local(with_model());
+    let answer = send(&app, post("/api/v1/predictions", "image/png", png(128))).await.json();
+    assert_eq!(answer["refer"], "Normal and Tumor are possible");
+    assert_eq!(send(&app, predict(128)).await.text(), r#"[{"image": "Tumor"}]"#);
+}
+
+#[tokio::test]
 async fn health_tells_whether_there_is_a_model() {
     let version = env!("CARGO_PKG_VERSION");
     let empty = send(&local(Service::default()), get("/health")).await;
@@ -70,6 +78,22 @@ async fn train_answers_as_the_reference_and_swaps_the_model() {
     assert_eq!((answer.status, answer.text()), (StatusCode::OK, "Training done successfully!"));
     assert_eq!(send(&app, get("/health")).await.json()["model"], "red-2");
     assert_eq!(send(&app, predict(250)).await.text(), r#"[{"image": "Tumor"}]"#);
+}
+
+#[tokio::test]
+async fn a_refused_model_leaves_the_current_one_and_says_why() {
+    let (trainer, outcome) = held_trainer();
+    let app = local(Service { trainer: Some(trainer), ..with_model() });
+    outcome.send(Ok("worse-2")).unwrap();
+    let answer = send(&app, post("/train", "application/json", "")).await;
+    assert_eq!((answer.status, answer.text()), (StatusCode::OK, "Training done successfully!"));
+    let health = send(&app, get("/health")).await.json();
+    assert_eq!((&health["model"], &health["status"]), (&json!("red-1"), &json!("ok")));
+    assert_eq!(health["refused"], "all 8 images were called `Normal`");
+    outcome.send(Ok("red-3")).unwrap();
+    send(&app, post("/train", "application/json", "")).await;
+    let health = send(&app, get("/health")).await.json();
+    assert_eq!((&health["model"], health.get("refused")), (&json!("red-3"), None));
 }
 
 #[tokio::test]

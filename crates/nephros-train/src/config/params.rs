@@ -128,6 +128,9 @@ pub struct Params {
     /// Share of the target spread over all classes, 0 to below 1.
     #[serde(default)]
     pub label_smoothing: f64,
+    /// Share of new patients' slices whose true label a model may leave out of its set.
+    #[serde(default = "default_error_rate")]
+    pub conformal_error_rate: f64,
 }
 
 impl Params {
@@ -240,6 +243,10 @@ fn default_seed() -> u64 {
 
 fn default_share() -> f64 {
     0.2
+}
+
+fn default_error_rate() -> f64 {
+    0.1
 }
 
 fn default_phantom_share() -> f64 {

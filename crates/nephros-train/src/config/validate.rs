@@ -105,7 +105,11 @@ impl Params {
     }
 
     fn validate_split(&self) -> Check {
-        let shares = [("VALIDATION_SPLIT", self.validation_split), ("TEST_SPLIT", self.test_split)];
+        let shares = [
+            ("VALIDATION_SPLIT", self.validation_split),
+            ("TEST_SPLIT", self.test_split),
+            ("CONFORMAL_ERROR_RATE", self.conformal_error_rate),
+        ];
         for (key, share) in shares {
             if !(share > 0.0 && share < 1.0) {
                 return Err(InvalidValue::new(key, "a share above 0 and below 1", share));

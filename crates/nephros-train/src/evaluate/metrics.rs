@@ -4,6 +4,9 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+/// Smallest probability that a cross-entropy counts, as scikit-learn 1.2 has it.
+pub const LEAST_PROBABILITY: f64 = 1e-15;
+
 /// What a model said of images whose class is known.
 #[derive(Debug, Clone, Default)]
 pub struct Predictions {
@@ -109,10 +112,10 @@ impl Predictions {
         }
     }
 
-    /// Mean cross-entropy in nats, probabilities held above 1e-15 as scikit-learn 1.2 does.
+    /// Mean cross-entropy in nats, probabilities held above [`LEAST_PROBABILITY`].
     pub fn loss(&self) -> f64 {
         let rows = self.labels.iter().zip(&self.probabilities);
-        let total: f64 = rows.map(|(&label, row)| -f64::from(row[label]).max(1e-15).ln()).sum();
+        let total: f64 = rows.map(|(&label, row)| -f64::from(row[label]).max(LEAST_PROBABILITY).ln()).sum();
         total / self.len().max(1) as f64
     }
 

@@ -1,7 +1,13 @@
 //! Scores on images that training never saw.
 
+mod doubt;
+mod gate;
 pub mod interval;
 pub mod metrics;
+mod reliability;
 mod stage;
 
+pub use doubt::{AbstentionScores, Before, CalibrationScores};
+pub use gate::{SplitFacts, gate};
+pub use reliability::{BINS, Bin};
 pub use stage::{EvaluateError, Scores, evaluate};

@@ -1,16 +1,19 @@
 //! Stage `evaluate`: the trained bundle on the test images of its own split.
 
-use std::{fmt, io};
+use std::{fmt, io, path::PathBuf};
 
 use nephros_core::{
-    bundle::{Bundle, BundleError},
+    bundle::{Bundle, BundleError, BundleMeta, Gate, record_evaluation},
+    digest::sha256,
     hint::Hint,
-    predictor::PredictError,
+    predictor::{PredictError, Predictor},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
-    interval::{Intervals, bootstrap},
+    doubt::{AbstentionScores, CalibrationScores, abstention_scores, calibration_scores},
+    gate::{SplitFacts, gate},
+    interval::{Intervals, Resampler, bootstrap},
     metrics::{Metrics, Predictions},
 };
 use crate::{
@@ -24,7 +27,7 @@ use crate::{
     train::data::{DataError, Pipeline, View, load_images},
 };
 
-/// `scores.json`.
+/// `scores.json`. All figures are of the model as it is used, calibrated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     /// The headline figures.
@@ -52,6 +55,13 @@ pub struct Scores {
     pub model: String,
     /// Why the figures are optimistic, if they are.
     pub warning: Option<String>,
+    /// Whether probabilities mean what they say.
+    pub calibration: CalibrationScores,
+    /// How often the model refers to a radiologist, and what that brings; `None` for a bundle
+    /// without an error rate.
+    pub abstention: Option<AbstentionScores>,
+    /// Whether the model may be registered, or served as current.
+    pub gate: Gate,
 }
 
 impl fmt::Display for Scores {
@@ -67,9 +77,38 @@ impl fmt::Display for Scores {
             writeln!(f, "  AUROC       {auroc:.3} ({})", percent(range))?;
         }
         writeln!(f, "  sensitivity {sensitivity:.3} ({})", percent(interval.sensitivity))?;
-        write!(f, "  specificity {specificity:.3} ({})", percent(interval.specificity))?;
-        match &self.warning {
-            Some(warning) => write!(f, "\nwarning: {warning}"),
+        writeln!(f, "  specificity {specificity:.3} ({})", percent(interval.specificity))?;
+        self.write_doubt(f)?;
+        if let Some(warning) = &self.warning {
+            write!(f, "\nwarning: {warning}")?;
+        }
+        if !self.gate.refuses() {
+            return write!(f, "\ngate: passed");
+        }
+        let findings = self.gate.findings.iter();
+        findings.map(|finding| &finding.text).try_for_each(|text| write!(f, "\ngate: refused: {text}"))
+    }
+}
+
+impl Scores {
+    /// Calibration and abstention, a line each.
+    fn write_doubt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let CalibrationScores { ece, brier, before, .. } = &self.calibration;
+        let (ece_before, brier_before) = (before.ece, before.brier);
+        write!(
+            f,
+            "  calibration ECE {ece:.3} (before {ece_before:.3}), Brier {brier:.3} ({brier_before:.3})"
+        )?;
+        let Some(abstention) = &self.abstention else { return Ok(()) };
+        let AbstentionScores { coverage, abstention_rate, error_rate, .. } = abstention;
+        let goal = 1.0 - error_rate;
+        write!(f, "\n  abstention  {abstention_rate:.3} of slices referred; true label in the set ")?;
+        write!(f, "{coverage:.3} (goal {goal:.3})")?;
+        if let Some(wrong) = abstention.error_rate_answered {
+            write!(f, ", {wrong:.3} of answers wrong")?;
+        }
+        match &abstention.shortage {
+            Some(shortage) => write!(f, "\n              {shortage}"),
             None => Ok(()),
         }
     }
@@ -128,8 +167,9 @@ impl Hint for EvaluateError {
     }
 }
 
-/// Scores the bundle of a project and writes `scores.json`, and beside the bundle
-/// `predictions.csv` and `confusion_matrix.csv`.
+/// Scores the bundle of a project and writes `scores.json`, and below `evaluation`
+/// `predictions.csv`, `confusion_matrix.csv` and `gate.json`. The verdict goes into the bundle too,
+/// last of all: a bundle that holds one has scores.
 ///
 /// # Errors
 /// See [`EvaluateError`].
@@ -138,15 +178,26 @@ pub fn evaluate(project: &Project, progress: &dyn Progress) -> Result<Scores, Ev
     let split = Split::read(&project.split_file())?;
     split.check_matches(&dataset.records)?;
     split.check_disjoint()?;
-    let bundle = Bundle::load(&project.bundle_dir())?;
-    check_training("split", &split.digest(), &bundle.meta.split_digest)?;
-    check_training("labels", &dataset.labels.join(", "), &bundle.meta.labels.join(", "))?;
+    let Bundle { meta, predictor, .. } = Bundle::load(&project.bundle_dir())?;
+    check_training("split", &split.digest(), &meta.split_digest)?;
+    check_training("labels", &dataset.labels.join(", "), &meta.labels.join(", "))?;
     let members = dataset.subset(&split, Subset::Test);
-    let predictions = predict(&bundle, &dataset, &members, progress)?;
-    let scores = score(project, &bundle, &split, &members, &predictions);
+    let raw = predict(&predictor.uncalibrated(), &dataset, &members, progress)?;
+    let predictions = match &meta.calibration {
+        Some(calibration) => raw.with_temperature(calibration.temperature),
+        None => raw.clone(),
+    };
+    let scores = score(project, &meta, &split, &members, &raw, &predictions);
     write_predictions(project, &dataset.labels, &members, &predictions)?;
-    write_atomic(&project.root.join("scores.json"), &json(&scores)?)?;
+    write_atomic(&evaluation_dir(project).join("gate.json"), &json(&scores.gate)?)?;
+    let written = json(&scores)?;
+    write_atomic(&project.root.join("scores.json"), &written)?;
+    record_evaluation(&project.bundle_dir(), scores.gate.clone(), sha256(&written))?;
     Ok(scores)
+}
+
+fn evaluation_dir(project: &Project) -> PathBuf {
+    project.path(&project.config.artifacts_root).join("evaluation")
 }
 
 fn check_training(what: &'static str, expected: &str, got: &str) -> Result<(), EvaluateError> {
@@ -160,12 +211,12 @@ fn check_training(what: &'static str, expected: &str, got: &str) -> Result<(), E
 const GROUP: usize = 64;
 
 fn predict(
-    bundle: &Bundle,
+    predictor: &Predictor,
     dataset: &Dataset,
     members: &[(&Record, usize)],
     progress: &dyn Progress,
 ) -> Result<Predictions, EvaluateError> {
-    let preprocessing = bundle.predictor.preprocessing().clone();
+    let preprocessing = predictor.preprocessing().clone();
     let pipeline = Pipeline { preprocessing, ranges: AugmentationRanges::default(), seed: 0 };
     let task = progress.task("evaluating", Some(members.len() as u64), Count::Items);
     let mut predictions = Predictions::default();
@@ -173,7 +224,7 @@ fn predict(
         check(progress)?;
         let samples = load_images(&dataset.root, group, &pipeline.preprocessing, &crate::progress::Silent)?;
         let input = pipeline.batch(&samples.iter().collect::<Vec<_>>(), View::Plain);
-        for (sample, answer) in samples.iter().zip(bundle.predictor.predict_input(&input, samples.len())?) {
+        for (sample, answer) in samples.iter().zip(predictor.predict_input(&input, samples.len())?) {
             predictions.push(sample.label, answer.probabilities);
         }
         task.advance(group.len() as u64);
@@ -183,28 +234,38 @@ fn predict(
 
 fn score(
     project: &Project,
-    bundle: &Bundle,
+    meta: &BundleMeta,
     split: &Split,
     members: &[(&Record, usize)],
+    raw: &Predictions,
     predictions: &Predictions,
 ) -> Scores {
-    let labels = bundle.meta.labels.clone();
+    let labels = meta.labels.clone();
     let classes = labels.len();
     let units: Vec<String> = members.iter().map(|(record, _)| record.unit_name()).collect();
+    let resampler = Resampler::new(predictions, &units, project.params.seed);
+    let abstention = meta
+        .abstention
+        .as_ref()
+        .map(|abstention| abstention_scores(abstention, predictions, &units, &labels, &resampler));
     let patients = split.patients(Subset::Test).len();
-    Scores {
+    let scores = Scores {
         metrics: predictions.metrics(classes),
         n: predictions.len(),
         n_patients: (patients > 0).then_some(patients),
         majority_accuracy: predictions.majority_accuracy(classes),
-        interval_95: bootstrap(predictions, &units, classes, project.params.seed),
+        interval_95: bootstrap(predictions, &resampler, classes),
         confusion_matrix: predictions.confusion(classes),
         positive_class: (classes == 2).then(|| labels[1].clone()),
         labels,
         split_by: split.unit,
-        model: bundle.meta.id.clone(),
+        model: meta.id.clone(),
         warning: warning(split, project.params.split_by),
-    }
+        calibration: calibration_scores(meta.calibration.as_ref(), raw, predictions, &resampler),
+        abstention,
+        gate: Gate::default(),
+    };
+    Scores { gate: gate(&scores, SplitFacts::of(split)), ..scores }
 }
 
 /// What a reader must know before believing the figures.
@@ -242,7 +303,7 @@ fn write_predictions(
     members: &[(&Record, usize)],
     predictions: &Predictions,
 ) -> io::Result<()> {
-    let folder = project.path(&project.config.artifacts_root).join("evaluation");
+    let folder = evaluation_dir(project);
     let mut writer = csv::Writer::from_writer(Vec::new());
     let header = ["path", "patient", "class", "predicted"].map(String::from).into_iter();
     writer.write_record(header.chain(labels.iter().cloned()))?;
@@ -264,8 +325,8 @@ fn finish(writer: csv::Writer<Vec<u8>>) -> io::Result<Vec<u8>> {
     writer.into_inner().map_err(csv::IntoInnerError::into_error)
 }
 
-fn json(scores: &Scores) -> io::Result<Vec<u8>> {
-    let mut bytes = serde_json::to_vec_pretty(scores)?;
+fn json(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(value)?;
     bytes.push(b'\n');
     Ok(bytes)
 }

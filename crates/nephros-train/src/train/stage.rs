@@ -4,7 +4,9 @@ use std::{fmt, path::Path, path::PathBuf};
 
 use burn::tensor::Device;
 use nephros_core::{
+    abstention::Abstention,
     bundle::{Bundle, BundleParts},
+    calibration::Calibration,
     digest::sha256,
     keras::{self, ModelFile},
     network::Architecture,
@@ -28,6 +30,7 @@ use super::{
 };
 use crate::{
     augment::AugmentationRanges,
+    calibrate::{self, Measured},
     config::{ClassWeights, Optimizer, Params, Sampling},
     phantom::golden_images,
     progress::{Progress, Unit, check},
@@ -131,7 +134,14 @@ pub fn train(project: &Project, progress: &dyn Progress) -> Result<TrainSummary,
     let fitted = fit.run(&Device::flex(), progress)?;
     history::write(&folder.join("history.csv"), &fitted.history)?;
     let images = [train_samples.len(), validation_samples.len()];
-    let summary = write_model(project, &dataset, &split, &preprocessing, &fitted, images)?;
+    let measured = Measured {
+        predictions: fit.validation.predict(layout, &fitted.weights)?,
+        groups: split.groups(&dataset.records, Subset::Validation),
+        unit: split.unit,
+        classes: layout.classes,
+    };
+    let reading = calibrate::fit(&measured, params);
+    let summary = write_model(project, &dataset, &split, &preprocessing, &fitted, reading, images)?;
     checkpoint.clear()?;
     Ok(summary)
 }
@@ -142,6 +152,7 @@ fn write_model(
     split: &Split,
     preprocessing: &Preprocessing,
     fitted: &Fitted,
+    (calibration, abstention): (Calibration, Abstention),
     images: [usize; 2],
 ) -> Result<TrainSummary, TrainError> {
     let params = &project.params;
@@ -155,6 +166,8 @@ fn write_model(
         dataset_digest: dataset.digest.clone(),
         split_digest: split.digest(),
         metrics: json!({ "best_epoch": fitted.best_epoch, "validation": best }),
+        calibration: Some(calibration),
+        abstention: Some(abstention),
     };
     let bundle = project.bundle_dir();
     let meta = Bundle::save(&bundle, parts, &fitted.weights, &golden_images())?;

@@ -24,7 +24,7 @@ use self::table::Row;
 use crate::{
     cli::{DemoArgs, Global},
     errors::Status,
-    init, output, phantom,
+    init, model, output, phantom,
     progress::Display,
     serve::{self, Served},
     stages::{self, Stage},
@@ -77,7 +77,8 @@ fn run_stages(project: &Project, progress: &dyn Progress) -> anyhow::Result<()> 
     let scores = evaluate(project, progress)?;
     let patients = scores.n_patients.unwrap_or_default();
     output::line(&format!("\n{} images of {patients} patients that training never saw", scores.n))?;
-    output::line(&table::render(&rows(&scores)))
+    output::line(&table::render(&rows(&scores)))?;
+    output::line(&format!("gate: {}", scores.gate))
 }
 
 fn rows(scores: &Scores) -> [Row; 5] {
@@ -97,10 +98,11 @@ fn serve_project(project: Project, address: SocketAddr, global: &Global) -> anyh
     let split = Split::read(&project.split_file())?;
     let samples = samples::choose(&dataset.root, &dataset.subset(&split, Subset::Test))?;
     let predictor = Predictor::load(&project.bundle_dir(), None)?;
+    model::admit(&project.bundle_dir(), &predictor, false)?;
     let progress = Display::new(global);
     let service = Service {
         model: Some(Arc::new(Served(predictor))),
-        trainer: Some(Arc::new(move || serve::retrain(&project, &progress))),
+        trainer: Some(Arc::new(move || serve::retrain(&project, false, &progress))),
         samples,
         ..Service::default()
     };

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use nephros_core::predictor::{Prediction, Predictor};
+use nephros_core::{
+    abstention::Answer,
+    predictor::{Prediction, Predictor},
+};
 use serde::{Serialize, Serializer};
 
 use crate::{
@@ -39,6 +42,7 @@ pub struct Report<'a> {
     path_column: usize,
     label_column: usize,
     labels_seen: Vec<usize>,
+    referred: usize,
     failed: usize,
 }
 
@@ -52,6 +56,7 @@ impl<'a> Report<'a> {
             path_column: widest_path.min(MAX_PATH_COLUMN),
             label_column: labels.iter().map(|label| label.chars().count()).max().unwrap_or_default(),
             labels_seen: vec![0; labels.len()],
+            referred: 0,
             failed: 0,
         }
     }
@@ -79,6 +84,9 @@ impl<'a> Report<'a> {
         let top = prediction.top();
         let (label, probability) = (labels[top].as_str(), probabilities[top]);
         self.labels_seen[top] += 1;
+        let answer = self.predictor.answer(prediction);
+        let refer = answer.as_ref().is_some_and(Answer::refer);
+        self.referred += usize::from(refer);
         if self.json {
             let line = PredictionLine {
                 path,
@@ -87,12 +95,14 @@ impl<'a> Report<'a> {
                 probabilities: Named { labels, probabilities },
                 model: self.predictor.id(),
                 milliseconds: (milliseconds * 1e3).round() / 1e3,
+                answer: answer.as_ref().map(AnswerKeys::from),
             };
             return output::line(&serde_json::to_string(&line)?);
         }
         let (path_column, label_column) = (self.path_column, self.label_column);
         let percent = 100.0 * probability;
-        output::line(&format!("{path:<path_column$}  {label:<label_column$}  {percent:>5.1} %"))
+        let advice = if refer { "  refer to a radiologist" } else { "" };
+        output::line(&format!("{path:<path_column$}  {label:<label_column$}  {percent:>5.1} %{advice}"))
     }
 
     fn add_failure(&self, path: &str, failure: &Failure) -> anyhow::Result<()> {
@@ -124,6 +134,9 @@ impl<'a> Report<'a> {
         let mut parts = vec![format!("{images} {}", if images == 1 { "image" } else { "images" })];
         let labels = self.predictor.labels().iter().zip(&self.labels_seen);
         parts.extend(labels.map(|(label, seen)| format!("{seen} {label}")));
+        if self.referred > 0 {
+            parts.push(format!("{} to be referred to a radiologist", self.referred));
+        }
         let summary = parts.join(", ");
         match self.failed {
             0 => summary,
@@ -140,6 +153,22 @@ struct PredictionLine<'a> {
     probabilities: Named<'a>,
     model: &'a str,
     milliseconds: f64,
+    #[serde(flatten)]
+    answer: Option<AnswerKeys<'a>>,
+}
+
+/// Only there for a model that knows its error rate.
+#[derive(Serialize)]
+struct AnswerKeys<'a> {
+    set: &'a [String],
+    refer: bool,
+    reason: Option<&'a str>,
+}
+
+impl<'a> From<&'a Answer> for AnswerKeys<'a> {
+    fn from(answer: &'a Answer) -> Self {
+        Self { set: &answer.set, refer: answer.refer(), reason: answer.reason.as_deref() }
+    }
 }
 
 #[derive(Serialize)]
@@ -175,10 +204,16 @@ mod tests {
             probabilities: Named { labels: &labels, probabilities: &[0.25, 0.75] },
             model: "m",
             milliseconds: 1.5,
+            answer: None,
         };
+        let contract = r#"{"path":"a.png","label":"Tumor","probability":0.75,"probabilities":{"Normal":0.25,"Tumor":0.75},"model":"m","milliseconds":1.5}"#;
+        assert_eq!(serde_json::to_string(&line).unwrap(), contract);
+        let answer = Answer { set: labels.to_vec(), reason: Some("r".into()) };
+        let line = PredictionLine { answer: Some(AnswerKeys::from(&answer)), ..line };
+        let after = r#","set":["Normal","Tumor"],"refer":true,"reason":"r"}"#;
         assert_eq!(
             serde_json::to_string(&line).unwrap(),
-            r#"{"path":"a.png","label":"Tumor","probability":0.75,"probabilities":{"Normal":0.25,"Tumor":0.75},"model":"m","milliseconds":1.5}"#
+            format!("{}{after}", contract.strip_suffix('}').unwrap())
         );
         let line = FailureLine { path: "a.png", error: "e", hint: None };
         assert_eq!(serde_json::to_string(&line).unwrap(), r#"{"path":"a.png","error":"e","hint":null}"#);

@@ -1,0 +1,150 @@
+//! The temperature of least log-loss.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::evaluate::metrics::Predictions;
+
+/// Temperatures looked at: beyond them a model is certain or says nothing.
+const RANGE: [f64; 2] = [0.05, 20.0];
+
+/// Halvings of that range in the logarithm, to a relative error of about 1e-15.
+const HALVINGS: usize = 52;
+
+/// The temperature that makes the log-loss of these predictions least, each group counted equally.
+/// 1 where there are none.
+///
+/// A few patients that are all right would call for certainty. Targets are therefore smoothed as
+/// if one more patient of each class had been seen: `(n + 1) / (n + classes)` for the true label
+/// of a class with `n` patients, `1 / (n + classes)` for each other.
+///
+/// Source: Guo et al. 2017, section 4.2; targets of Platt, Probabilistic Outputs for Support Vector
+/// Machines, 1999, section 2.2.
+pub fn fit_temperature(predictions: &Predictions, groups: &[usize], classes: usize) -> f64 {
+    let terms = terms(predictions, groups, classes);
+    if terms.is_empty() {
+        return 1.0;
+    }
+    // In `1 / temperature` the loss is convex, so that its slope changes sign once.
+    let slope = |power: f64| terms.iter().map(|term| term.slope(power)).sum::<f64>();
+    let [mut cold, mut hot] = RANGE.map(f64::ln);
+    for _ in 0..HALVINGS {
+        let middle = f64::midpoint(cold, hot);
+        // Falling with the power: it may rise, so the temperature may fall.
+        if slope((-middle).exp()) < 0.0 { hot = middle } else { cold = middle }
+    }
+    f64::midpoint(cold, hot).exp()
+}
+
+/// One image's part of the loss.
+struct Term {
+    weight: f64,
+    logits: Vec<f64>,
+    targets: Vec<f64>,
+}
+
+impl Term {
+    /// Derivative of the cross-entropy of `softmax(power * logits)` by `power`.
+    fn slope(&self, power: f64) -> f64 {
+        let maximum = self.logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let powers: Vec<f64> = self.logits.iter().map(|logit| (power * (logit - maximum)).exp()).collect();
+        let sum: f64 = powers.iter().sum();
+        let pairs = self.logits.iter().zip(powers.iter().zip(&self.targets));
+        self.weight * pairs.map(|(logit, (share, target))| (share / sum - target) * logit).sum::<f64>()
+    }
+}
+
+fn terms(predictions: &Predictions, groups: &[usize], classes: usize) -> Vec<Term> {
+    let mut sizes: BTreeMap<usize, f64> = BTreeMap::new();
+    let mut members: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); classes];
+    for (&group, &label) in groups.iter().zip(&predictions.labels) {
+        *sizes.entry(group).or_default() += 1.0;
+        members[label].insert(group);
+    }
+    let rows = predictions.labels.iter().zip(&predictions.probabilities).zip(groups);
+    let term = |((&label, row), group): ((&usize, &Vec<f32>), &usize)| {
+        let whole = (members[label].len() + classes) as f64;
+        let mut targets = vec![1.0 / whole; classes];
+        targets[label] = (members[label].len() + 1) as f64 / whole;
+        let logits = row.iter().map(|&p| f64::from(p.max(f32::MIN_POSITIVE)).ln()).collect();
+        Term { weight: 1.0 / sizes[group], logits, targets }
+    };
+    rows.map(term).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt as _, SeedableRng as _};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    /// `images` of two classes whose label is drawn by the true probability, each its own patient;
+    /// the model's logits are `sharpness` times the true ones.
+    fn overconfident(images: usize, sharpness: f64) -> Predictions {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut predictions = Predictions::default();
+        for _ in 0..images {
+            let logit = rng.random_range(-3.0..3.0);
+            let chance = |logit: f64| 1.0 / (1.0 + (-logit).exp());
+            let label = usize::from(rng.random_range(0.0..1.0) < chance(logit));
+            let stated = chance(sharpness * logit) as f32;
+            predictions.push(label, vec![1.0 - stated, stated]);
+        }
+        predictions
+    }
+
+    #[test]
+    fn the_temperature_undoes_what_sharpened_the_logits() {
+        for sharpness in [0.5, 1.0, 4.0] {
+            let predictions = overconfident(20_000, sharpness);
+            let groups: Vec<usize> = (0..predictions.len()).collect();
+            let temperature = fit_temperature(&predictions, &groups, 2);
+            // 20,000 drawn labels know the slope of the logits to about 1.4 %.
+            assert!((temperature / sharpness - 1.0).abs() < 0.05, "{temperature} for {sharpness}");
+        }
+    }
+
+    #[test]
+    fn no_other_temperature_has_a_lower_loss() {
+        let predictions = overconfident(5_000, 3.0);
+        let groups: Vec<usize> = (0..predictions.len()).collect();
+        let best = fit_temperature(&predictions, &groups, 2);
+        let loss = |temperature: f64| predictions.with_temperature(temperature).loss();
+        for other in [0.5, 0.8, 0.95, 1.05, 1.2, 2.0] {
+            assert!(loss(best) < loss(best * other), "{best} times {other}");
+        }
+    }
+
+    #[test]
+    fn a_few_patients_that_are_all_right_do_not_make_certain() {
+        let mut predictions = Predictions::default();
+        for label in [0, 0, 1, 1] {
+            let right = if label == 1 { vec![0.001, 0.999] } else { vec![0.999, 0.001] };
+            predictions.push(label, right);
+        }
+        let temperature = fit_temperature(&predictions, &[0, 1, 2, 3], 2);
+        let sure = f64::from(predictions.with_temperature(temperature).probabilities[0][0]);
+        // Two patients a class: (2 + 1) / (2 + 2).
+        assert!((sure - 0.75).abs() < 1e-6, "{sure}");
+    }
+
+    #[test]
+    fn a_patient_counts_once_however_many_slices_it_has() {
+        let mut predictions = Predictions::default();
+        predictions.push(0, vec![0.9, 0.1]);
+        predictions.push(1, vec![0.6, 0.4]);
+        let once = fit_temperature(&predictions, &[0, 1], 2);
+        for _ in 0..50 {
+            predictions.push(1, vec![0.6, 0.4]);
+        }
+        let groups: Vec<usize> = (0..52).map(|image| usize::from(image > 0)).collect();
+        assert!((fit_temperature(&predictions, &groups, 2) - once).abs() < 1e-9);
+        let images: Vec<usize> = (0..52).collect();
+        assert!((fit_temperature(&predictions, &images, 2) - once).abs() > 1.0, "counting images differs");
+    }
+
+    #[test]
+    fn without_images_nothing_is_scaled() {
+        assert_eq!(fit_temperature(&Predictions::default(), &[], 2).to_bits(), 1.0f64.to_bits());
+    }
+}
