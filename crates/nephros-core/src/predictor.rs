@@ -10,10 +10,10 @@ use crate::{
     digest::sha256,
     hint::Hint,
     keras::{self, KerasError, KerasModel},
-    network::{Architecture, NetworkError},
+    network::{Architecture, Features, NetworkError, Precision},
     pixels::RgbImage,
     preprocessing::{Normalization, Preprocessing},
-    weights::Weights,
+    weights::Arrays,
 };
 
 /// Images that are in memory as network input at a time.
@@ -123,7 +123,7 @@ pub struct Predictor {
     labels: Vec<String>,
     preprocessing: Preprocessing,
     assumption: Option<String>,
-    features: Network,
+    features: Features,
     head: Head,
 }
 
@@ -137,13 +137,30 @@ impl Predictor {
     /// # Errors
     /// See [`ModelError`].
     pub fn load(path: &Path, normalization: Option<Normalization>) -> Result<Self, ModelError> {
+        Self::load_as(path, normalization, None)
+    }
+
+    /// As [`Self::load`]; `precision` takes the place of a bundle's own choice. A Keras file has
+    /// f32 weights only.
+    ///
+    /// # Errors
+    /// See [`ModelError`].
+    pub fn load_as(
+        path: &Path,
+        normalization: Option<Normalization>,
+        precision: Option<Precision>,
+    ) -> Result<Self, ModelError> {
         if path.is_file() {
             let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
             let keras = ["h5", "hdf5", "keras"].iter().any(|known| extension == *known);
             let not_a_model = || ModelError::NotAModel { path: path.to_owned() };
-            return if keras { Self::load_keras(path, normalization) } else { Err(not_a_model()) };
+            return match precision {
+                _ if !keras => Err(not_a_model()),
+                Some(Precision::Int8) => Err(BundleError::NotQuantized { path: path.to_owned() }.into()),
+                _ => Self::load_keras(path, normalization),
+            };
         }
-        let predictor = Bundle::load(path)?.predictor;
+        let predictor = Bundle::load_as(path, precision)?.predictor;
         let expected = predictor.preprocessing.normalization;
         match normalization {
             Some(got) if got != expected => {
@@ -175,21 +192,32 @@ impl Predictor {
         hidden_units: usize,
         labels: Vec<String>,
         preprocessing: Preprocessing,
-        weights: &Weights,
+        weights: &dyn Arrays,
         id: String,
+    ) -> Result<Self, ModelError> {
+        let image_size = preprocessing.image_size;
+        let features = Features::F32(architecture.build_features(weights, image_size)?);
+        let head = Head::new(architecture, hidden_units, labels.len(), image_size, weights)?;
+        Self::assemble(id, labels, preprocessing, features, head)
+    }
+
+    /// A model of its parts.
+    pub(crate) fn assemble(
+        id: String,
+        labels: Vec<String>,
+        preprocessing: Preprocessing,
+        features: Features,
+        head: Head,
     ) -> Result<Self, ModelError> {
         let repeated = labels.iter().enumerate().any(|(index, label)| labels[..index].contains(label));
         if labels.len() < 2 || repeated || labels.iter().any(String::is_empty) {
             return Err(ModelError::Labels { got: labels });
         }
-        let image_size = preprocessing.image_size;
-        let features = architecture.build_features(weights, image_size)?;
-        let head = Head::new(architecture, hidden_units, labels.len(), image_size, weights)?;
         Ok(Self { id, labels, preprocessing, assumption: None, features, head })
     }
 
     /// Names the model and its weights, such as `compact-1a2b3c4d` (the start of the weights'
-    /// SHA-256).
+    /// SHA-256); in 8 bits `compact-1a2b3c4d-int8`.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -282,7 +310,7 @@ impl Head {
         hidden_units: usize,
         classes: usize,
         image_size: [usize; 3],
-        weights: &Weights,
+        weights: &dyn Arrays,
     ) -> Result<Self, NetworkError> {
         architecture.build_head(weights, classes, hidden_units, image_size).map(Self)
     }

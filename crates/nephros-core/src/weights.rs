@@ -1,6 +1,9 @@
 //! Named weight arrays and their safetensors form.
 
+mod file;
+
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -13,7 +16,21 @@ use safetensors::{
     tensor::{TensorView, serialize},
 };
 
+pub use file::ArrayFile;
+
 use crate::hint::Hint;
+
+/// Where the arrays of a network come from: memory or a file.
+pub trait Arrays: Sync {
+    /// The shape of the array `key`, if there is one.
+    fn shape(&self, key: &str) -> Option<&[usize]>;
+
+    /// Values of the array `key`, once it is known to have `shape` and only finite values.
+    ///
+    /// # Errors
+    /// See [`WeightsError`].
+    fn array(&self, key: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, WeightsError>;
+}
 
 /// A dense f32 array in row-major order.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,13 +63,15 @@ pub enum WeightsError {
         /// What the reader says.
         source: safetensors::SafeTensorError,
     },
-    /// An array has another element type than f32.
-    #[error("`{path}`: expected `{key}` as F32, got {got}")]
+    /// An array has another element type.
+    #[error("`{path}`: expected `{key}` as {expected}, got {got}")]
     Type {
         /// The file.
         path: String,
         /// The key.
         key: String,
+        /// Element type that is read.
+        expected: Dtype,
         /// Element type in the file.
         got: Dtype,
     },
@@ -134,10 +153,8 @@ impl Weights {
             return Err(WeightsError::Shape { key: key.to_owned(), expected, got });
         }
         tensor.check_length(key)?;
-        let bad = tensor.values.iter().enumerate().find(|(_, value)| !value.is_finite());
-        bad.map_or(Ok(tensor), |(position, &value)| {
-            Err(WeightsError::NotFinite { key: key.to_owned(), position, value })
-        })
+        check_finite(key, &tensor.values)?;
+        Ok(tensor)
     }
 
     /// Checks that every array of `expected` is here, with its shape and finite values.
@@ -167,7 +184,12 @@ impl Weights {
             .map_err(|source| WeightsError::Format { path: path.clone(), source })?;
         let read = |(key, view): (String, TensorView<'_>)| {
             if view.dtype() != Dtype::F32 {
-                return Err(WeightsError::Type { path: path.clone(), key, got: view.dtype() });
+                return Err(WeightsError::Type {
+                    path: path.clone(),
+                    key,
+                    expected: Dtype::F32,
+                    got: view.dtype(),
+                });
             }
             let (quads, _) = view.data().as_chunks::<4>();
             let values = quads.iter().map(|quad| f32::from_le_bytes(*quad)).collect();
@@ -201,15 +223,30 @@ impl Weights {
     /// # Errors
     /// See [`WeightsError`]; the file at `path` is then as it was.
     pub fn save(&self, path: &Path) -> Result<(), WeightsError> {
-        let bytes = self.to_bytes()?;
-        let temporary = temporary_sibling(path);
-        let written = write_synced(&temporary, &bytes).and_then(|()| fs_err::rename(&temporary, path));
-        if written.is_err() {
-            // The first error is the one to tell; the temporary file may not even exist.
-            let _ = fs_err::remove_file(&temporary);
-        }
-        Ok(written?)
+        Ok(write_whole(path, &self.to_bytes()?)?)
     }
+}
+
+impl Arrays for Weights {
+    fn shape(&self, key: &str) -> Option<&[usize]> {
+        self.0.get(key).map(|tensor| tensor.shape.as_slice())
+    }
+
+    fn array(&self, key: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, WeightsError> {
+        self.get(key, shape).map(|tensor| Cow::Borrowed(tensor.values.as_slice()))
+    }
+}
+
+/// The first pass only compares exponents, which the compiler does for several values at once.
+fn check_finite(key: &str, values: &[f32]) -> Result<(), WeightsError> {
+    let largest = values.iter().fold(0, |largest: u32, value| largest.max(value.abs().to_bits()));
+    if f32::from_bits(largest).is_finite() {
+        return Ok(());
+    }
+    let bad = values.iter().enumerate().find(|(_, value)| !value.is_finite());
+    bad.map_or(Ok(()), |(position, &value)| {
+        Err(WeightsError::NotFinite { key: key.to_owned(), position, value })
+    })
 }
 
 impl Tensor {
@@ -221,6 +258,17 @@ impl Tensor {
         let (shape, values) = (self.shape.clone(), self.values.len());
         Err(WeightsError::Length { key: key.to_owned(), shape, values })
     }
+}
+
+/// Writes a file under a temporary name and renames it; on an error the file at `path` is as it was.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = temporary_sibling(path);
+    let written = write_synced(&temporary, bytes).and_then(|()| fs_err::rename(&temporary, path));
+    if written.is_err() {
+        // The first error is the one to tell; the temporary file may not even exist.
+        let _ = fs_err::remove_file(&temporary);
+    }
+    written
 }
 
 /// Writes a file and waits until it is on the disk.

@@ -16,7 +16,8 @@ use crate::{
 /// What is assumed about a model that does not say how it was trained is told on stderr.
 pub fn load(args: &ModelArgs, global: &Global) -> anyhow::Result<Predictor> {
     let path = find(args.model.as_deref(), global)?;
-    let predictor = Predictor::load(&path, args.preprocessing.map(Into::into))?;
+    let predictor =
+        Predictor::load_as(&path, args.preprocessing.map(Into::into), args.precision.map(Into::into))?;
     if let Some(assumption) = predictor.assumption() {
         output::note(&format!("note: {assumption}"));
     }

@@ -205,7 +205,7 @@ fn score(
         positive_class: (classes == 2).then(|| labels[1].clone()),
         labels,
         split_by: split.unit,
-        model: bundle.meta.id.clone(),
+        model: bundle.predictor.id().to_owned(),
         warning: warning(split, project.params.split_by),
     }
 }
