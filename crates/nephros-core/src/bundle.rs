@@ -157,13 +157,14 @@ impl Bundle {
     pub fn load_as(dir: &Path, precision: Option<Precision>) -> Result<Self, BundleError> {
         let meta = read_meta(dir)?;
         let files = meta.files(dir, precision)?;
+        let weights = open(&dir.join(files.weights), files.weights_sha256)?;
         let golden_path = dir.join(files.golden);
         let golden = Golden::from_bytes(&read_verified(&golden_path, files.golden_sha256)?, &golden_path)?;
-        let (_, predictor) = verified(&dir.join(files.weights), files.weights_sha256, |file| {
-            check_labels(&dir.join(META_FILE), &meta.labels, file)?;
+        let predictor = verified(&weights, &dir.join(files.weights), files.weights_sha256, || {
+            check_labels(&dir.join(META_FILE), &meta.labels, &weights)?;
             let built = match files.precision {
-                Precision::F32 => build(&meta.parts(), file, meta.id.clone()),
-                Precision::Int8 => quantization::build(&meta, file),
+                Precision::F32 => build(&meta.parts(), &weights, meta.id.clone()),
+                Precision::Int8 => quantization::build(&meta, &weights),
             };
             built.map_err(model_error(dir))
         })?;
@@ -297,25 +298,30 @@ fn read_verified(path: &Path, expected: &str) -> Result<Vec<u8>, BundleError> {
     Ok(bytes)
 }
 
-/// Opens a file of weights and makes something of it while it is hashed; what was made of a file
-/// with another hash is never seen.
-fn verified<T: Send>(
-    path: &Path,
-    expected: &str,
-    make: impl FnOnce(&ArrayFile) -> Result<T, BundleError> + Send,
-) -> Result<(ArrayFile, T), BundleError> {
-    let file = match ArrayFile::open(path) {
-        Ok(file) => file,
-        Err(WeightsError::Io(error)) => return Err(missing(error, path)),
+/// Opens a file of weights.
+fn open(path: &Path, sha256: &str) -> Result<ArrayFile, BundleError> {
+    match ArrayFile::open(path) {
+        Err(WeightsError::Io(error)) => Err(missing(error, path)),
         Err(error) => {
             // That the file was changed says more than how it is broken now.
-            check_hash(path, expected, sha256_file(path)?)?;
-            return Err(error.into());
+            check_hash(path, sha256, sha256_file(path)?)?;
+            Err(error.into())
         }
-    };
-    let (made, got) = rayon::join(|| make(&file), || file.sha256());
-    check_hash(path, expected, got?)?;
-    made.map(|made| (file, made))
+        Ok(file) => Ok(file),
+    }
+}
+
+/// Makes something of a file while it is hashed; what was made of a file with another hash is
+/// never seen.
+fn verified<T: Send>(
+    file: &ArrayFile,
+    path: &Path,
+    sha256: &str,
+    make: impl FnOnce() -> Result<T, BundleError> + Send,
+) -> Result<T, BundleError> {
+    let (made, got) = rayon::join(make, || file.sha256());
+    check_hash(path, sha256, got?)?;
+    made
 }
 
 fn check_labels(path: &Path, labels: &[String], weights: &dyn Arrays) -> Result<(), BundleError> {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Bundle, BundleError, BundleMeta, FORMAT_VERSION, GOLDEN_FILE, META_FILE, PLAIN_VERSION, WEIGHTS_FILE,
-    golden::Golden, meta_bytes, model_error, read_meta, read_verified, verified,
+    golden::Golden, meta_bytes, model_error, open, read_meta, read_verified, verified,
 };
 use crate::{
     digest::sha256,
@@ -102,7 +102,9 @@ impl Bundle {
     /// See [`BundleError`].
     pub fn open_weights(dir: &Path) -> Result<(BundleMeta, ArrayFile), BundleError> {
         let meta = read_meta(dir)?;
-        let (file, ()) = verified(&dir.join(WEIGHTS_FILE), &meta.weights_sha256, |_| Ok(()))?;
+        let path = dir.join(WEIGHTS_FILE);
+        let file = open(&path, &meta.weights_sha256)?;
+        verified(&file, &path, &meta.weights_sha256, || Ok(()))?;
         Ok((meta, file))
     }
 }
