@@ -11,7 +11,7 @@ mod common;
 
 use common::Folder;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "init",
     "ingest",
     "prepare",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 12] = [
     "evaluate",
     "run",
     "predict",
+    "quantize",
     "serve",
     "phantom",
     "demo",

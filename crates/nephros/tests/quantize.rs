@@ -139,8 +139,8 @@ fn what_the_bundle_says_is_what_predict_gives() {
 
 #[test]
 fn labels_that_change_keep_f32_as_the_default() {
-    let folder = prepared(Architecture::Compact);
-    squeeze(&folder);
+    let folder = prepared(Architecture::Vgg16);
+    put_a_threshold_between(&folder);
     let run = folder.run(&["quantize", "--calibrate", "cohort", "--json"]);
     assert_eq!(run.code, 1, "{}{}", run.stdout, run.stderr);
     let summary: Value = serde_json::from_str(&run.stdout).unwrap();
@@ -157,20 +157,23 @@ fn labels_that_change_keep_f32_as_the_default() {
     assert_eq!(meta(&folder, "model")["quantization"]["default"], "int8");
 }
 
-/// Makes the model undecided about every image: a head so small that all answers lie next to one
-/// half, where the rounding of 8 bits decides.
-fn squeeze(folder: &Folder) {
-    let path = folder.path("model/weights.safetensors");
-    let mut weights = Weights::load(&path).unwrap();
-    let head = weights.0.get_mut("head.weight").unwrap();
-    // Only one feature counts, once for and once against: its f32 and 8-bit values differ in sign
-    // of their difference from the middle for some image.
-    let (normal, tumor) = head.values.split_at_mut(head.shape[1]);
-    normal.fill(0.0);
-    tumor.iter_mut().for_each(|value| *value *= 1e-3);
-    weights.0.get_mut("head.bias").unwrap().values.fill(0.0);
-    center(&mut weights, Architecture::Compact, &folder.path("cohort"));
-    save(&folder.path("model"), Architecture::Compact, &weights);
+/// Moves the head's bias so that the threshold lies between the f32 and the 8-bit answer of the
+/// hold-out image that changes most: its label has to change.
+fn put_a_threshold_between(folder: &Folder) {
+    let run = folder.run(&["quantize", "--calibrate", "cohort", "--tolerance", "1", "--json"]);
+    let summary: Value = serde_json::from_str(&run.stdout).unwrap();
+    let largest = summary["holdout"]["largest_change"].as_f64().unwrap();
+    assert!(largest > 1e-4, "{summary}");
+    let floats = predictions(folder, &["--precision", "f32"]);
+    let int8 = predictions(folder, &["--precision", "int8"]);
+    let tumor = |line: &Value| line["probabilities"]["Tumor"].as_f64().unwrap();
+    let pairs = floats.iter().zip(&int8).map(|(a, b)| [tumor(a), tumor(b)]);
+    let distance = |[a, b]: &[f64; 2]| ((a - b).abs() - largest).abs();
+    let found = pairs.min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap();
+    let [a, b] = found.map(|probability| (probability / (1.0 - probability)).ln());
+    let mut weights = Weights::load(&folder.path("model/weights.safetensors")).unwrap();
+    weights.0.get_mut("head.bias").unwrap().values[1] -= ((a + b) / 2.0) as f32;
+    save(&folder.path("model"), Architecture::Vgg16, &weights);
 }
 
 #[test]
@@ -225,7 +228,7 @@ fn vgg16_can_be_quantized_too() {
     let folder = prepared(Architecture::Vgg16);
     let run = folder.run(&["quantize", "--calibrate", "cohort", "--tolerance", "1"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    assert!(run.stdout.starts_with("vgg16-") && run.stdout.contains("-int8 in `model`"), "{}", run.stdout);
+    assert!(run.stdout.starts_with("vgg16-") && run.stdout.contains("-int8 in `model/`"), "{}", run.stdout);
     let size = |file: &str| fs_err::metadata(folder.path(&format!("model/{file}"))).unwrap().len();
     assert!(size("weights.int8.safetensors") * 7 < size("weights.safetensors") * 2, "nearly a quarter");
     let bundle = Bundle::load_as(&folder.path("model"), Some(Precision::Int8)).unwrap();
