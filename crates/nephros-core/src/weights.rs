@@ -6,6 +6,7 @@ use std::{
     borrow::Cow,
     collections::BTreeMap,
     io::{self, Write as _},
+    ops::Range,
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU64, Ordering},
@@ -29,7 +30,21 @@ pub trait Arrays: Sync {
     ///
     /// # Errors
     /// See [`WeightsError`].
-    fn array(&self, key: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, WeightsError>;
+    fn array(&self, key: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, WeightsError> {
+        self.rows(key, shape, 0..shape.first().copied().unwrap_or(1))
+    }
+
+    /// As [`Self::array`], of some of the positions of the first axis.
+    ///
+    /// # Errors
+    /// See [`WeightsError`].
+    fn rows(&self, key: &str, shape: &[usize], rows: Range<usize>) -> Result<Cow<'_, [f32]>, WeightsError>;
+}
+
+/// Values of some positions of the first axis of an array with `shape`.
+fn values_of(shape: &[usize], rows: Range<usize>) -> Range<usize> {
+    let each: usize = shape.iter().skip(1).product();
+    rows.start * each..rows.end * each
 }
 
 /// A dense f32 array in row-major order.
@@ -147,13 +162,18 @@ impl Weights {
     /// [`WeightsError::Missing`], [`WeightsError::Shape`], [`WeightsError::Length`] and
     /// [`WeightsError::NotFinite`].
     pub fn get(&self, key: &str, shape: &[usize]) -> Result<&Tensor, WeightsError> {
+        let tensor = self.find(key, shape)?;
+        check_finite(key, 0, &tensor.values)?;
+        Ok(tensor)
+    }
+
+    fn find(&self, key: &str, shape: &[usize]) -> Result<&Tensor, WeightsError> {
         let tensor = self.0.get(key).ok_or_else(|| WeightsError::Missing { key: key.to_owned() })?;
         if tensor.shape != shape {
             let (expected, got) = (shape.to_vec(), tensor.shape.clone());
             return Err(WeightsError::Shape { key: key.to_owned(), expected, got });
         }
         tensor.check_length(key)?;
-        check_finite(key, &tensor.values)?;
         Ok(tensor)
     }
 
@@ -232,20 +252,24 @@ impl Arrays for Weights {
         self.0.get(key).map(|tensor| tensor.shape.as_slice())
     }
 
-    fn array(&self, key: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, WeightsError> {
-        self.get(key, shape).map(|tensor| Cow::Borrowed(tensor.values.as_slice()))
+    fn rows(&self, key: &str, shape: &[usize], rows: Range<usize>) -> Result<Cow<'_, [f32]>, WeightsError> {
+        let range = values_of(shape, rows);
+        let values = &self.find(key, shape)?.values[range.clone()];
+        check_finite(key, range.start, values)?;
+        Ok(Cow::Borrowed(values))
     }
 }
 
-/// The first pass only compares exponents, which the compiler does for several values at once.
-fn check_finite(key: &str, values: &[f32]) -> Result<(), WeightsError> {
+/// Checks values from position `first` of an array on. The first pass only compares exponents,
+/// which the compiler does for several values at once.
+fn check_finite(key: &str, first: usize, values: &[f32]) -> Result<(), WeightsError> {
     let largest = values.iter().fold(0, |largest: u32, value| largest.max(value.abs().to_bits()));
     if f32::from_bits(largest).is_finite() {
         return Ok(());
     }
     let bad = values.iter().enumerate().find(|(_, value)| !value.is_finite());
     bad.map_or(Ok(()), |(position, &value)| {
-        Err(WeightsError::NotFinite { key: key.to_owned(), position, value })
+        Err(WeightsError::NotFinite { key: key.to_owned(), position: first + position, value })
     })
 }
 

@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     fmt,
     io::{self, Cursor, Read, Seek, SeekFrom},
+    ops::Range,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -13,7 +14,7 @@ use safetensors::{
     tensor::{Metadata, TensorInfo},
 };
 
-use super::{Arrays, WeightsError, check_finite};
+use super::{Arrays, WeightsError, check_finite, values_of};
 use crate::digest::sha256_reader;
 
 /// Longest header that is read, as in the safetensors library.
@@ -138,13 +139,15 @@ impl Arrays for ArrayFile {
         self.metadata.info(key).map(|info| info.shape.as_slice())
     }
 
-    fn array(&self, key: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, WeightsError> {
+    fn rows(&self, key: &str, shape: &[usize], rows: Range<usize>) -> Result<Cow<'_, [f32]>, WeightsError> {
         let info = self.find(key, Dtype::F32, shape)?;
-        let mut values = vec![0.0_f32; (info.data_offsets.1 - info.data_offsets.0) / size_of::<f32>()];
-        self.read_at(info.data_offsets.0, bytemuck::cast_slice_mut(&mut values))?;
+        let range = values_of(shape, rows);
+        let mut values = vec![0.0_f32; range.len()];
+        let offset = info.data_offsets.0 + range.start * size_of::<f32>();
+        self.read_at(offset, bytemuck::cast_slice_mut(&mut values))?;
         // Nothing is left of this where the processor's order is the file's.
         values.iter_mut().for_each(|value| *value = f32::from_le_bytes(value.to_ne_bytes()));
-        check_finite(key, &values)?;
+        check_finite(key, range.start, &values)?;
         Ok(Cow::Owned(values))
     }
 }
