@@ -234,3 +234,32 @@ fn vgg16_can_be_quantized_too() {
     let bundle = Bundle::load_as(&folder.path("model"), Some(Precision::Int8)).unwrap();
     assert!(bundle.predictor.id().ends_with("-int8"));
 }
+
+#[test]
+fn real_scans_calibrate_and_are_compared() {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
+    let shared = std::env::var_os("NEPHROS_SHARED").map_or(default, PathBuf::from);
+    let Ok(zip) = fs_err::canonicalize(shared.join("data/kidney-ct-scan-image.zip")) else {
+        println!("skipped: no real scans in `{}`", shared.display());
+        return;
+    };
+    let folder = prepared(Architecture::Compact);
+    assert_eq!(folder.run(&["init"]).code, 0);
+    let config = folder.read("config/config.yaml");
+    let source = config.lines().find(|line| line.trim_start().starts_with("source_URL:")).unwrap();
+    let ours = format!("  source_URL: {}", zip.display());
+    folder.write("config/config.yaml", config.replace(source, &ours));
+    assert_eq!(folder.run(&["ingest"]).code, 0);
+    let scans = "artifacts/data_ingestion/kidney-ct-scan-image";
+    let run = folder.run(&["quantize", "--calibrate", scans, "--tolerance", "1", "--json"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let summary: Value = serde_json::from_str(&run.stdout).unwrap();
+    // 465 images, of which 128 calibrate; the manifest knows no patients.
+    assert_eq!(
+        (&summary["calibration"]["images"], &summary["holdout"]["images"]),
+        (&json!(128), &json!(337))
+    );
+    assert_eq!(summary["calibration"]["patients"], json!(null));
+    assert!(summary["holdout"]["auroc_int8"].is_f64(), "{summary}");
+    assert!(summary["holdout"]["largest_change"].as_f64().unwrap() < 0.1, "{summary}");
+}
