@@ -329,7 +329,7 @@ impl Head {
 
 impl PredictError {
     /// The same error, with `offset` images before its batch.
-    fn after(self, offset: usize) -> Self {
+    pub(crate) fn after(self, offset: usize) -> Self {
         match self {
             Self::Input(ConvError::NotFinite { image, position, value }) => {
                 Self::Input(ConvError::NotFinite { image: image + offset, position, value })

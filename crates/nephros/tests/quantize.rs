@@ -69,7 +69,7 @@ fn prepared(architecture: Architecture) -> Folder {
 fn center(weights: &mut Weights, architecture: Architecture, cohort: &Path) {
     let mut margins: Vec<f32> = log_odds(weights, architecture, cohort);
     margins.sort_by(f32::total_cmp);
-    let middle = (margins[margins.len() / 2 - 1] + margins[margins.len() / 2]) / 2.0;
+    let middle = f32::midpoint(margins[margins.len() / 2 - 1], margins[margins.len() / 2]);
     weights.0.get_mut("head.bias").unwrap().values[1] -= middle;
 }
 
@@ -172,7 +172,7 @@ fn put_a_threshold_between(folder: &Folder) {
     let found = pairs.min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap();
     let [a, b] = found.map(|probability| (probability / (1.0 - probability)).ln());
     let mut weights = Weights::load(&folder.path("model/weights.safetensors")).unwrap();
-    weights.0.get_mut("head.bias").unwrap().values[1] -= ((a + b) / 2.0) as f32;
+    weights.0.get_mut("head.bias").unwrap().values[1] -= f64::midpoint(a, b) as f32;
     save(&folder.path("model"), Architecture::Vgg16, &weights);
 }
 

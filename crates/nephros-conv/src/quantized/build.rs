@@ -151,7 +151,7 @@ impl QuantizedBuilder {
     }
 
     fn pool(&mut self, layer: &Layer<'_>) -> Result<(), ConvError> {
-        if self.layers.is_empty() && self.shape.channels <= FLOAT_CHANNELS || self.in_first() {
+        if self.layers.is_empty() && (self.shape.channels <= FLOAT_CHANNELS || self.convolutions > 0) {
             self.first.push(layer)?;
             self.shape = self.first.output();
             return Ok(());
@@ -168,19 +168,14 @@ impl QuantizedBuilder {
         Ok(())
     }
 
-    /// Whether the last layer ran in floats before all 8-bit ones.
-    fn in_first(&self) -> bool {
-        self.layers.is_empty() && self.convolutions > 0
-    }
-
     fn push_rest(&mut self, layer: &Layer<'_>) -> Result<(), ConvError> {
-        match &mut self.rest {
-            Some(rest) => rest.push(layer),
-            None => {
-                let rest = self.rest.insert(NetworkBuilder::new(self.shape, self.options)?);
-                rest.push(layer)
-            }
-        }
+        let mut rest = match self.rest.take() {
+            Some(rest) => rest,
+            None => NetworkBuilder::new(self.shape, self.options)?,
+        };
+        let pushed = rest.push(layer);
+        self.rest = Some(rest);
+        pushed
     }
 
     fn incompatible(&self, why: &'static str) -> ConvError {

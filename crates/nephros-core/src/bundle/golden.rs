@@ -86,11 +86,16 @@ impl Golden {
         Ok(())
     }
 
+    /// Image by image, which takes the least memory.
     fn run(&self, predictor: &Predictor) -> Result<Vec<Prediction>, PredictError> {
-        let mut input: Vec<f32> = self.pixels.iter().map(|&value| f32::from(value)).collect();
-        let image_len = self.input_shape[1..].iter().product::<usize>().max(1);
-        input.chunks_mut(image_len).for_each(|image| predictor.preprocessing().normalize(image));
-        predictor.predict_input(&input, self.input_shape[0])
+        let image_len = self.input_shape.iter().skip(1).product::<usize>().max(1);
+        let answer = |(image, pixels): (usize, &[u8])| {
+            let mut input: Vec<f32> = pixels.iter().map(|&value| f32::from(value)).collect();
+            predictor.preprocessing().normalize(&mut input);
+            let mut answers = predictor.predict_input(&input, 1).map_err(|error| error.after(image))?;
+            Ok(answers.swap_remove(0))
+        };
+        self.pixels.chunks(image_len).enumerate().map(answer).collect()
     }
 
     fn check_shapes(

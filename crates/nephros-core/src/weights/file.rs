@@ -146,7 +146,9 @@ impl Arrays for ArrayFile {
         let offset = info.data_offsets.0 + range.start * size_of::<f32>();
         self.read_at(offset, bytemuck::cast_slice_mut(&mut values))?;
         // Nothing is left of this where the processor's order is the file's.
-        values.iter_mut().for_each(|value| *value = f32::from_le_bytes(value.to_ne_bytes()));
+        for value in &mut values {
+            *value = f32::from_le_bytes(value.to_ne_bytes());
+        }
         check_finite(key, range.start, &values)?;
         Ok(Cow::Owned(values))
     }
