@@ -195,6 +195,8 @@ impl Predictor {
         weights: &dyn Arrays,
         id: String,
     ) -> Result<Self, ModelError> {
+        // Too few labels say more than a head that does not fit them.
+        check_labels(&labels)?;
         let image_size = preprocessing.image_size;
         let features = Features::F32(architecture.build_features(weights, image_size)?);
         let head = Head::new(architecture, hidden_units, labels.len(), image_size, weights)?;
@@ -209,10 +211,7 @@ impl Predictor {
         features: Features,
         head: Head,
     ) -> Result<Self, ModelError> {
-        let repeated = labels.iter().enumerate().any(|(index, label)| labels[..index].contains(label));
-        if labels.len() < 2 || repeated || labels.iter().any(String::is_empty) {
-            return Err(ModelError::Labels { got: labels });
-        }
+        check_labels(&labels)?;
         Ok(Self { id, labels, preprocessing, assumption: None, features, head })
     }
 
@@ -338,6 +337,14 @@ impl PredictError {
             other @ Self::Input(_) => other,
         }
     }
+}
+
+fn check_labels(labels: &[String]) -> Result<(), ModelError> {
+    let repeated = labels.iter().enumerate().any(|(index, label)| labels[..index].contains(label));
+    if labels.len() < 2 || repeated || labels.iter().any(String::is_empty) {
+        return Err(ModelError::Labels { got: labels.to_vec() });
+    }
+    Ok(())
 }
 
 /// The class folders of the reference, sorted as Keras does; numbers for any other count.
