@@ -23,6 +23,6 @@ pub use error::ConvError;
 pub use kernels::Isa;
 pub use mapped::MappedFile;
 pub use network::{Layer, Network, NetworkBuilder, Options, Shape};
-pub use quantized::{Calibration, QuantizedNetwork};
+pub use quantized::{Calibration, Calibrator, QuantizedBuilder, QuantizedKernel, QuantizedNetwork};
 pub use tiling::Tiling;
 pub use timing::{Timing, peak_memory_mb};

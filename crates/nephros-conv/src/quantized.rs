@@ -4,8 +4,11 @@
 //! taken from calibration images. The sums are whole numbers and the same on every instruction
 //! set, and so is what becomes of them.
 
+mod build;
+mod calibration;
 mod kernel;
 mod layer;
+mod weights;
 
 use std::{
     fmt,
@@ -14,52 +17,12 @@ use std::{
 
 use crate::{
     ConvError, Layer, Network, Options, Shape,
-    network::{check_finite, check_length, check_weights},
+    network::{check_finite, check_length},
 };
-use kernel::{CHUNK, Multiplier};
+pub use build::QuantizedBuilder;
+pub use calibration::{Calibration, Calibrator};
 use layer::{QuantizedLayer, Target};
-
-/// Channels of an input that stays in floats: a chunk would be mostly zeros, and an image has
-/// values below zero.
-const FLOAT_CHANNELS: usize = CHUNK / 4;
-
-/// Channels whose sums fit 32 bits: 9 taps of products of up to 255 * 127.
-const MOST_CHANNELS: usize = i32::MAX as usize / (9 * 255 * 127);
-
-/// The largest value after each convolution, over calibration images.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Calibration {
-    /// One for each [`Layer::Conv3x3`], in order.
-    pub maxima: Vec<f32>,
-}
-
-impl Calibration {
-    /// Runs `batch` images of `[height, width, channels]` through the layers in f32 and keeps the
-    /// largest value after each convolution.
-    ///
-    /// # Errors
-    /// As [`Network::new`] and [`Network::forward`].
-    pub fn measure(
-        input: Shape,
-        layers: &[Layer<'_>],
-        images: &[f32],
-        batch: usize,
-    ) -> Result<Self, ConvError> {
-        check_length("input", batch, input.len(), images.len())?;
-        let mut maxima = Vec::new();
-        let (mut shape, mut maps) = (input, images.to_vec());
-        for layer in layers {
-            let network = Network::new(shape, &[*layer])?;
-            let mut next = vec![0.0; batch * network.output().len()];
-            network.forward(&maps, batch, &mut next)?;
-            if matches!(layer, Layer::Conv3x3 { .. }) {
-                maxima.push(next.iter().copied().fold(0.0, f32::max));
-            }
-            (shape, maps) = (network.output(), next);
-        }
-        Ok(Self { maxima })
-    }
-}
+pub use weights::QuantizedKernel;
 
 /// A chain of layers whose convolutions, but for one on few channels at the start, run on 8-bit
 /// maps; what follows the last convolution runs in floats.
@@ -98,26 +61,9 @@ impl QuantizedNetwork {
         if convolutions != got {
             return Err(ConvError::Calibration { expected: convolutions, got });
         }
-        let plain = layers
-            .iter()
-            .take_while(|layer| matches!(layer, Layer::Conv3x3 { .. } | Layer::MaxPool2x2))
-            .count();
-        let (convolutions, rest) = layers.split_at(plain);
-        let floats = if input.channels <= FLOAT_CHANNELS { float_layers(convolutions) } else { 0 };
-        let (first, quantized) = convolutions.split_at(floats);
-        let first = Network::with_options(input, first, options)?;
-        let used = first_convolutions(&layers[..floats]);
-        let step = if used > 0 { step(calibration.maxima[used - 1]) } else { 1.0 / 255.0 };
-        let maxima = calibration.maxima[used..].iter().copied();
-        let compiler = Compiler {
-            shape: first.output(),
-            step,
-            multiplier: Multiplier::of(options.isa),
-            layers: Vec::new(),
-        };
-        let (layers, shape) = compiler.compile(quantized, floats, maxima)?;
-        let rest = Network::with_options(shape, rest, options)?;
-        Ok(Self { first, first_scale: 1.0 / step, layers, rest, idle: Mutex::default() })
+        let mut builder = QuantizedBuilder::new(input, calibration.clone(), options)?;
+        layers.iter().try_for_each(|layer| builder.push(layer))?;
+        builder.finish()
     }
 
     /// Shape of one input image.
@@ -173,93 +119,6 @@ impl QuantizedNetwork {
 fn grow(buffer: &mut Vec<u8>, len: usize) {
     if buffer.len() < len {
         buffer.resize(len, 0);
-    }
-}
-
-/// Layers at the start that stay in floats: a convolution and the pooling after it.
-fn float_layers(layers: &[Layer<'_>]) -> usize {
-    let convolution = layers.iter().position(|layer| matches!(layer, Layer::Conv3x3 { .. }));
-    let after = convolution.map_or(0, |position| position + 1);
-    after + layers[after..].iter().take_while(|layer| matches!(layer, Layer::MaxPool2x2)).count()
-}
-
-fn first_convolutions(layers: &[Layer<'_>]) -> usize {
-    layers.iter().filter(|layer| matches!(layer, Layer::Conv3x3 { .. })).count()
-}
-
-/// What a step of a map stands for: 255 steps to the largest value.
-fn step(maximum: f32) -> f32 {
-    if maximum > 0.0 { maximum / 255.0 } else { 1.0 / 255.0 }
-}
-
-/// Compiles the 8-bit layers one after the other.
-struct Compiler {
-    shape: Shape,
-    /// What a step of the map so far stands for.
-    step: f32,
-    multiplier: Multiplier,
-    layers: Vec<QuantizedLayer>,
-}
-
-impl Compiler {
-    /// The layers and the shape after them; `first` is the position of the first in the chain.
-    fn compile(
-        mut self,
-        layers: &[Layer<'_>],
-        first: usize,
-        mut maxima: impl Iterator<Item = f32>,
-    ) -> Result<(Vec<QuantizedLayer>, Shape), ConvError> {
-        let last = layers.iter().rposition(|layer| matches!(layer, Layer::Conv3x3 { .. }));
-        for (position, layer) in layers.iter().enumerate() {
-            match *layer {
-                Layer::Conv3x3 { kernel, bias, relu } => {
-                    let maximum = maxima.next().unwrap_or(0.0);
-                    // The last map goes on in floats: a step stands for one.
-                    let output_step = if Some(position) == last { 1.0 } else { step(maximum) };
-                    self.convolution(first + position, (kernel, bias), relu, output_step)?;
-                }
-                _ => self.pool(first + position)?,
-            }
-        }
-        Ok((self.layers, self.shape))
-    }
-
-    fn convolution(
-        &mut self,
-        layer: usize,
-        (kernel, bias): (&[f32], &[f32]),
-        relu: bool,
-        output_step: f32,
-    ) -> Result<(), ConvError> {
-        let input = self.shape;
-        if !relu {
-            let why = "8-bit maps hold no negative values: every convolution needs its ReLU";
-            return Err(ConvError::Incompatible { layer, input, why });
-        }
-        if input.channels > MOST_CHANNELS {
-            let why = "the sums of so many 8-bit channels would not fit 32 bits";
-            return Err(ConvError::Incompatible { layer, input, why });
-        }
-        let channels = check_weights(layer, 9 * input.channels, kernel, bias, input)?;
-        let output = Shape { channels, ..input };
-        let steps = (self.step, output_step);
-        self.layers.push(QuantizedLayer::new((input, output), (kernel, bias), steps, self.multiplier));
-        (self.shape, self.step) = (output, output_step);
-        Ok(())
-    }
-
-    fn pool(&mut self, layer: usize) -> Result<(), ConvError> {
-        let input = self.shape;
-        let output = Shape { height: input.height / 2, width: input.width / 2, ..input };
-        match self.layers.last_mut() {
-            Some(convolution) if !convolution.pool && !output.is_empty() => convolution.add_pool(output),
-            _ => {
-                let why = "8-bit pooling follows a convolution and needs two rows and two columns";
-                return Err(ConvError::Incompatible { layer, input, why });
-            }
-        }
-        self.shape = output;
-        Ok(())
     }
 }
 

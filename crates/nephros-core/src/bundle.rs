@@ -4,38 +4,41 @@
 //! arrays of [`crate::weights::Weights`], and `golden.safetensors` some resized images (`input`,
 //! U8 `[images, height, width, 3]`) with the answers of the model that was saved
 //! (`probabilities`, F32 `[images, labels]`). A bundle is loaded only when both hashes agree and
-//! the goldens, run again, give the same answers.
+//! the goldens, run again, give the same answers. `nephros quantize` adds two files for 8 bits,
+//! which are checked in the same way: see [`Quantization`].
 
 mod error;
 mod evaluation;
 mod golden;
+mod quantization;
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use error::BundleError;
 pub use evaluation::{Admission, Evaluation, Finding, FindingCode, Forced, Gate, admit, record_evaluation};
-pub use golden::GOLDEN_TOLERANCE;
+pub use golden::{GOLDEN_TOLERANCE, GOLDEN_TOLERANCE_INT8};
+pub use quantization::{CalibrationSet, Holdout, Quantization, Quantized};
 
 use crate::{
     abstention::Abstention,
     calibration::Calibration,
-    digest::sha256,
-    network::Architecture,
+    digest::{sha256, sha256_file},
+    network::{Architecture, Precision},
     pixels::RgbImage,
     predictor::{ModelError, Predictor},
     preprocessing::Preprocessing,
-    weights::{Weights, replace_file, temporary_sibling, write_synced},
+    weights::{ArrayFile, Arrays, Weights, WeightsError, replace_file, temporary_sibling, write_synced},
 };
 use golden::Golden;
+use quantization::{GOLDEN_INT8_FILE, WEIGHTS_INT8_FILE};
 
-/// Format that this version reads and writes.
-pub const FORMAT_VERSION: u64 = 1;
+/// Latest format that this version reads, written for a bundle with 8-bit weights.
+pub const FORMAT_VERSION: u64 = 2;
+/// Format of a bundle without 8-bit weights: versions of nephros that know no others read it.
+const PLAIN_VERSION: u64 = 1;
 
 const META_FILE: &str = "bundle.json";
 const WEIGHTS_FILE: &str = "weights.safetensors";
@@ -45,7 +48,7 @@ const GOLDEN_FILE: &str = "golden.safetensors";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BundleMeta {
-    /// [`FORMAT_VERSION`].
+    /// [`FORMAT_VERSION`] with `quantization`, 1 without.
     pub format_version: u64,
     /// Architecture and the start of the weights' SHA-256, such as `compact-1a2b3c4d`.
     pub id: String,
@@ -80,6 +83,9 @@ pub struct BundleMeta {
     /// What the last evaluation found; `None` before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<Evaluation>,
+    /// The 8-bit weights, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
 }
 
 /// What a training knows about its model; hashes, goldens and versions are added when saving.
@@ -112,8 +118,6 @@ pub struct BundleParts {
 pub struct Bundle {
     /// `bundle.json`.
     pub meta: BundleMeta,
-    /// `weights.safetensors`.
-    pub weights: Weights,
     /// The model, ready to use.
     pub predictor: Predictor,
 }
@@ -140,47 +144,90 @@ impl Bundle {
         let weight_bytes = weights.to_bytes()?;
         let weights_sha256 = sha256(&weight_bytes);
         let id = format!("{}-{}", parts.architecture, &weights_sha256[..8]);
-        let model = |source| BundleError::Model { path: dir.to_owned(), source: Box::new(source) };
-        let predictor = build(&parts, weights, id.clone()).map_err(model)?;
+        let predictor = build(&parts, weights, id.clone()).map_err(model_error(dir))?;
         let golden_bytes = Golden::record(&predictor, golden_images)?
             .to_bytes()
             .map_err(|source| BundleError::GoldenFormat { path: dir.join(GOLDEN_FILE), source })?;
         let meta = describe(parts, id, weights_sha256, sha256(&golden_bytes));
-        let json =
-            to_json(&meta).map_err(|source| BundleError::Meta { path: dir.join(META_FILE), source })?;
+        let json = meta_bytes(dir, &meta)?;
         let files = [(META_FILE, json), (WEIGHTS_FILE, weight_bytes), (GOLDEN_FILE, golden_bytes)];
         replace_folder(dir, &files)?;
         Ok(meta)
     }
 
-    /// Reads a bundle, verifies its hashes and replays its goldens.
+    /// Reads a bundle in its default precision, verifies its hashes and replays its goldens.
     ///
     /// # Errors
     /// See [`BundleError`].
     pub fn load(dir: &Path) -> Result<Self, BundleError> {
+        Self::load_as(dir, None)
+    }
+
+    /// As [`Self::load`]; `precision` takes the place of the bundle's own choice.
+    ///
+    /// Only the files of that precision are read. Arrays are read one by one, so that weights and
+    /// networks are never both whole in memory, and hashed beside.
+    ///
+    /// # Errors
+    /// See [`BundleError`]; [`BundleError::NotQuantized`] where 8-bit weights are asked for and
+    /// not there.
+    pub fn load_as(dir: &Path, precision: Option<Precision>) -> Result<Self, BundleError> {
         let meta = read_meta(dir)?;
-        let weight_bytes = read_verified(dir.join(WEIGHTS_FILE), &meta.weights_sha256)?;
-        let weights = Weights::from_bytes(&weight_bytes, &dir.join(WEIGHTS_FILE))?;
-        drop(weight_bytes);
-        let golden_path = dir.join(GOLDEN_FILE);
-        let golden_bytes = read_verified(golden_path.clone(), &meta.golden_sha256)?;
-        let golden = Golden::from_bytes(&golden_bytes, &golden_path)?;
-        check_labels(&dir.join(META_FILE), &meta.labels, &weights)?;
-        check_reading(&dir.join(META_FILE), &meta)?;
-        let model = |source| BundleError::Model { path: dir.to_owned(), source: Box::new(source) };
-        let predictor = build(&meta.parts(), &weights, meta.id.clone()).map_err(model)?;
+        let files = meta.files(dir, precision)?;
+        let weights = open(&dir.join(files.weights), files.weights_sha256)?;
+        let golden_path = dir.join(files.golden);
+        let golden = Golden::from_bytes(&read_verified(&golden_path, files.golden_sha256)?, &golden_path)?;
+        let predictor = verified(&weights, &dir.join(files.weights), files.weights_sha256, || {
+            check_labels(&dir.join(META_FILE), &meta.labels, &weights)?;
+            check_reading(&dir.join(META_FILE), &meta)?;
+            let built = match files.precision {
+                Precision::F32 => build(&meta.parts(), &weights, meta.id.clone()),
+                Precision::Int8 => quantization::build(&meta, &weights),
+            };
+            built.map_err(model_error(dir))
+        })?;
         // The goldens are of the network itself, whatever is made of its answers.
-        golden.replay(&predictor, &golden_path)?;
+        golden.replay(&predictor, golden::tolerance(files.precision), &golden_path)?;
         let predictor = predictor.with_reading(
             meta.calibration.clone(),
             meta.abstention.clone(),
             meta.evaluation.clone(),
         );
-        Ok(Self { meta, weights, predictor })
+        Ok(Self { meta, predictor })
     }
 }
 
+/// The files of one precision.
+struct Files<'a> {
+    precision: Precision,
+    weights: &'static str,
+    weights_sha256: &'a str,
+    golden: &'static str,
+    golden_sha256: &'a str,
+}
+
 impl BundleMeta {
+    fn files(&self, dir: &Path, precision: Option<Precision>) -> Result<Files<'_>, BundleError> {
+        let default = self.quantization.as_ref().map_or(Precision::F32, |quantization| quantization.default);
+        match (precision.unwrap_or(default), &self.quantization) {
+            (Precision::F32, _) => Ok(Files {
+                precision: Precision::F32,
+                weights: WEIGHTS_FILE,
+                weights_sha256: &self.weights_sha256,
+                golden: GOLDEN_FILE,
+                golden_sha256: &self.golden_sha256,
+            }),
+            (Precision::Int8, Some(quantization)) => Ok(Files {
+                precision: Precision::Int8,
+                weights: WEIGHTS_INT8_FILE,
+                weights_sha256: &quantization.weights_sha256,
+                golden: GOLDEN_INT8_FILE,
+                golden_sha256: &quantization.golden_sha256,
+            }),
+            (Precision::Int8, None) => Err(BundleError::NotQuantized { path: dir.to_owned() }),
+        }
+    }
+
     /// What the training knew, for saving the model again.
     pub fn parts(&self) -> BundleParts {
         let Self { labels, preprocessing, params, dataset_digest, split_digest, metrics, .. } = self.clone();
@@ -201,14 +248,14 @@ impl BundleMeta {
     }
 }
 
-fn build(parts: &BundleParts, weights: &Weights, id: String) -> Result<Predictor, ModelError> {
+fn build(parts: &BundleParts, weights: &dyn Arrays, id: String) -> Result<Predictor, ModelError> {
     let (labels, preprocessing) = (parts.labels.clone(), parts.preprocessing.clone());
     Predictor::from_parts(parts.architecture, parts.hidden_units, labels, preprocessing, weights, id)
 }
 
 fn describe(parts: BundleParts, id: String, weights_sha256: String, golden_sha256: String) -> BundleMeta {
     BundleMeta {
-        format_version: FORMAT_VERSION,
+        format_version: PLAIN_VERSION,
         id,
         architecture: parts.architecture,
         hidden_units: parts.hidden_units,
@@ -224,7 +271,19 @@ fn describe(parts: BundleParts, id: String, weights_sha256: String, golden_sha25
         calibration: parts.calibration,
         abstention: parts.abstention,
         evaluation: None,
+        quantization: None,
     }
+}
+
+fn meta_bytes(dir: &Path, meta: &BundleMeta) -> Result<Vec<u8>, BundleError> {
+    let mut json = serde_json::to_vec_pretty(meta)
+        .map_err(|source| BundleError::Meta { path: dir.join(META_FILE), source })?;
+    json.push(b'\n');
+    Ok(json)
+}
+
+fn model_error(dir: &Path) -> impl Fn(ModelError) -> BundleError + '_ {
+    |source| BundleError::Model { path: dir.to_owned(), source: Box::new(source) }
 }
 
 /// The version is looked at first: a later format may have fields that this one refuses.
@@ -236,30 +295,68 @@ fn read_meta(dir: &Path) -> Result<BundleMeta, BundleError> {
     })?;
     let meta = |source| BundleError::Meta { path: path.clone(), source };
     let version = serde_json::from_slice::<Value>(&bytes).map_err(meta)?["format_version"].clone();
+    let got = version.to_string();
     match version.as_u64() {
         Some(got) if got > FORMAT_VERSION => Err(BundleError::Newer { path, got }),
-        Some(FORMAT_VERSION) => serde_json::from_slice(&bytes).map_err(meta),
-        _ => Err(BundleError::FormatVersion { path, got: version.to_string() }),
-    }
-}
-
-fn read_verified(path: PathBuf, expected: &str) -> Result<Vec<u8>, BundleError> {
-    let bytes = match fs_err::read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(BundleError::MissingFile { path });
+        Some(version @ PLAIN_VERSION..=FORMAT_VERSION) => {
+            let read: BundleMeta = serde_json::from_slice(&bytes).map_err(meta)?;
+            let expected = if read.quantization.is_some() { FORMAT_VERSION } else { PLAIN_VERSION };
+            let fits = version == expected;
+            if fits { Ok(read) } else { Err(BundleError::FormatVersion { path, expected, got }) }
         }
-        read => read?,
-    };
-    let got = sha256(&bytes);
-    if got == expected {
-        return Ok(bytes);
+        _ => Err(BundleError::FormatVersion { path, expected: FORMAT_VERSION, got }),
     }
-    Err(BundleError::Hash { path, expected: expected.to_owned(), got })
 }
 
-fn check_labels(path: &Path, labels: &[String], weights: &Weights) -> Result<(), BundleError> {
+fn missing(error: io::Error, path: &Path) -> BundleError {
+    match error.kind() {
+        io::ErrorKind::NotFound => BundleError::MissingFile { path: path.to_owned() },
+        _ => BundleError::Io(error),
+    }
+}
+
+fn check_hash(path: &Path, expected: &str, got: String) -> Result<(), BundleError> {
+    if got == expected {
+        return Ok(());
+    }
+    Err(BundleError::Hash { path: path.to_owned(), expected: expected.to_owned(), got })
+}
+
+fn read_verified(path: &Path, expected: &str) -> Result<Vec<u8>, BundleError> {
+    let bytes = fs_err::read(path).map_err(|error| missing(error, path))?;
+    check_hash(path, expected, sha256(&bytes))?;
+    Ok(bytes)
+}
+
+/// Opens a file of weights.
+fn open(path: &Path, sha256: &str) -> Result<ArrayFile, BundleError> {
+    match ArrayFile::open(path) {
+        Err(WeightsError::Io(error)) => Err(missing(error, path)),
+        Err(error) => {
+            // That the file was changed says more than how it is broken now.
+            check_hash(path, sha256, sha256_file(path)?)?;
+            Err(error.into())
+        }
+        Ok(file) => Ok(file),
+    }
+}
+
+/// Makes something of a file while it is hashed; what was made of a file with another hash is
+/// never seen.
+fn verified<T: Send>(
+    file: &ArrayFile,
+    path: &Path,
+    sha256: &str,
+    make: impl FnOnce() -> Result<T, BundleError> + Send,
+) -> Result<T, BundleError> {
+    let (made, got) = rayon::join(make, || file.sha256());
+    check_hash(path, sha256, got?)?;
+    made
+}
+
+fn check_labels(path: &Path, labels: &[String], weights: &dyn Arrays) -> Result<(), BundleError> {
     // A head that is missing altogether is told by the network, with its key.
-    let outputs = weights.0.get("head.weight").and_then(|head| head.shape.first());
+    let outputs = weights.shape("head.weight").and_then(<[usize]>::first);
     match outputs {
         Some(&outputs) if outputs != labels.len() => {
             Err(BundleError::Labels { path: path.to_owned(), labels: labels.len(), outputs })
@@ -287,15 +384,7 @@ fn check_reading(path: &Path, meta: &BundleMeta) -> Result<(), BundleError> {
 fn update_meta(dir: &Path, change: impl FnOnce(&mut BundleMeta)) -> Result<(), BundleError> {
     let mut meta = read_meta(dir)?;
     change(&mut meta);
-    let path = dir.join(META_FILE);
-    let json = to_json(&meta).map_err(|source| BundleError::Meta { path: path.clone(), source })?;
-    Ok(replace_file(&path, &json)?)
-}
-
-fn to_json(meta: &BundleMeta) -> serde_json::Result<Vec<u8>> {
-    let mut json = serde_json::to_vec_pretty(meta)?;
-    json.push(b'\n');
-    Ok(json)
+    Ok(replace_file(&dir.join(META_FILE), &meta_bytes(dir, &meta)?)?)
 }
 
 fn replace_folder(dir: &Path, files: &[(&str, Vec<u8>)]) -> io::Result<()> {

@@ -1,8 +1,15 @@
 //! SHA-256 digests as lower-case hexadecimal.
 
-use std::{fmt::Write as _, io, path::Path};
+use std::{
+    fmt::Write as _,
+    io::{self, Read as _},
+    path::Path,
+};
 
 use sha2::{Digest, Sha256};
+
+/// Bytes of a file that are in memory while it is hashed.
+const PIECE: usize = 1 << 18;
 
 /// SHA-256 of bytes.
 pub fn sha256(bytes: &[u8]) -> String {
@@ -14,9 +21,22 @@ pub fn sha256(bytes: &[u8]) -> String {
 /// # Errors
 /// The file cannot be read.
 pub fn sha256_file(path: &Path) -> io::Result<String> {
+    let mut file = fs_err::File::open(path)?;
+    sha256_reader(|buffer| file.read(buffer))
+}
+
+/// SHA-256 of what `read` fills buffers with, up to where it fills none.
+pub(crate) fn sha256_reader(mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<String> {
     let mut hasher = Sha256::new();
-    io::copy(&mut fs_err::File::open(path)?, &mut HashWriter(&mut hasher))?;
-    Ok(hex(&hasher.finalize()))
+    let mut buffer = vec![0; PIECE];
+    loop {
+        match read(&mut buffer) {
+            Ok(0) => return Ok(hex(&hasher.finalize())),
+            Ok(count) => hasher.update(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Lower-case hexadecimal.
@@ -26,17 +46,4 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

@@ -12,10 +12,10 @@ use crate::{
     digest::sha256,
     hint::Hint,
     keras::{self, KerasError, KerasModel},
-    network::{Architecture, NetworkError},
+    network::{Architecture, Features, NetworkError, Precision},
     pixels::RgbImage,
     preprocessing::{Normalization, Preprocessing},
-    weights::Weights,
+    weights::Arrays,
 };
 
 /// Images that are in memory as network input at a time.
@@ -126,7 +126,7 @@ pub struct Predictor {
     labels: Vec<String>,
     preprocessing: Preprocessing,
     assumption: Option<String>,
-    features: Network,
+    features: Features,
     head: Head,
     calibration: Option<Calibration>,
     abstention: Option<Abstention>,
@@ -143,13 +143,30 @@ impl Predictor {
     /// # Errors
     /// See [`ModelError`].
     pub fn load(path: &Path, normalization: Option<Normalization>) -> Result<Self, ModelError> {
+        Self::load_as(path, normalization, None)
+    }
+
+    /// As [`Self::load`]; `precision` takes the place of a bundle's own choice. A Keras file has
+    /// f32 weights only.
+    ///
+    /// # Errors
+    /// See [`ModelError`].
+    pub fn load_as(
+        path: &Path,
+        normalization: Option<Normalization>,
+        precision: Option<Precision>,
+    ) -> Result<Self, ModelError> {
         if path.is_file() {
             let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
             let keras = ["h5", "hdf5", "keras"].iter().any(|known| extension == *known);
             let not_a_model = || ModelError::NotAModel { path: path.to_owned() };
-            return if keras { Self::load_keras(path, normalization) } else { Err(not_a_model()) };
+            return match precision {
+                _ if !keras => Err(not_a_model()),
+                Some(Precision::Int8) => Err(BundleError::NotQuantized { path: path.to_owned() }.into()),
+                _ => Self::load_keras(path, normalization),
+            };
         }
-        let predictor = Bundle::load(path)?.predictor;
+        let predictor = Bundle::load_as(path, precision)?.predictor;
         let expected = predictor.preprocessing.normalization;
         match normalization {
             Some(got) if got != expected => {
@@ -181,16 +198,26 @@ impl Predictor {
         hidden_units: usize,
         labels: Vec<String>,
         preprocessing: Preprocessing,
-        weights: &Weights,
+        weights: &dyn Arrays,
         id: String,
     ) -> Result<Self, ModelError> {
-        let repeated = labels.iter().enumerate().any(|(index, label)| labels[..index].contains(label));
-        if labels.len() < 2 || repeated || labels.iter().any(String::is_empty) {
-            return Err(ModelError::Labels { got: labels });
-        }
+        // Too few labels say more than a head that does not fit them.
+        check_labels(&labels)?;
         let image_size = preprocessing.image_size;
-        let features = architecture.build_features(weights, image_size)?;
+        let features = Features::F32(architecture.build_features(weights, image_size)?);
         let head = Head::new(architecture, hidden_units, labels.len(), image_size, weights)?;
+        Self::assemble(id, labels, preprocessing, features, head)
+    }
+
+    /// A model of its parts.
+    pub(crate) fn assemble(
+        id: String,
+        labels: Vec<String>,
+        preprocessing: Preprocessing,
+        features: Features,
+        head: Head,
+    ) -> Result<Self, ModelError> {
+        check_labels(&labels)?;
         let (calibration, abstention, evaluation) = (None, None, None);
         let assumption = None;
         Ok(Self {
@@ -225,7 +252,7 @@ impl Predictor {
     }
 
     /// Names the model and its weights, such as `compact-1a2b3c4d` (the start of the weights'
-    /// SHA-256).
+    /// SHA-256); in 8 bits `compact-1a2b3c4d-int8`.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -343,7 +370,7 @@ impl Head {
         hidden_units: usize,
         classes: usize,
         image_size: [usize; 3],
-        weights: &Weights,
+        weights: &dyn Arrays,
     ) -> Result<Self, NetworkError> {
         architecture.build_head(weights, classes, hidden_units, image_size).map(Self)
     }
@@ -362,7 +389,7 @@ impl Head {
 
 impl PredictError {
     /// The same error, with `offset` images before its batch.
-    fn after(self, offset: usize) -> Self {
+    pub(crate) fn after(self, offset: usize) -> Self {
         match self {
             Self::Input(ConvError::NotFinite { image, position, value }) => {
                 Self::Input(ConvError::NotFinite { image: image + offset, position, value })
@@ -371,6 +398,14 @@ impl PredictError {
             other @ Self::Input(_) => other,
         }
     }
+}
+
+fn check_labels(labels: &[String]) -> Result<(), ModelError> {
+    let repeated = labels.iter().enumerate().any(|(index, label)| labels[..index].contains(label));
+    if labels.len() < 2 || repeated || labels.iter().any(String::is_empty) {
+        return Err(ModelError::Labels { got: labels.to_vec() });
+    }
+    Ok(())
 }
 
 /// The class folders of the reference, sorted as Keras does; numbers for any other count.

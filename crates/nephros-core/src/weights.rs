@@ -1,8 +1,12 @@
 //! Named weight arrays and their safetensors form.
 
+mod file;
+
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     io::{self, Write as _},
+    ops::Range,
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU64, Ordering},
@@ -13,7 +17,35 @@ use safetensors::{
     tensor::{TensorView, serialize},
 };
 
+pub use file::ArrayFile;
+
 use crate::hint::Hint;
+
+/// Where the arrays of a network come from: memory or a file.
+pub trait Arrays: Sync {
+    /// The shape of the array `key`, if there is one.
+    fn shape(&self, key: &str) -> Option<&[usize]>;
+
+    /// Values of the array `key`, once it is known to have `shape` and only finite values.
+    ///
+    /// # Errors
+    /// See [`WeightsError`].
+    fn array(&self, key: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, WeightsError> {
+        self.rows(key, shape, 0..shape.first().copied().unwrap_or(1))
+    }
+
+    /// As [`Self::array`], of some of the positions of the first axis.
+    ///
+    /// # Errors
+    /// See [`WeightsError`].
+    fn rows(&self, key: &str, shape: &[usize], rows: Range<usize>) -> Result<Cow<'_, [f32]>, WeightsError>;
+}
+
+/// Values of some positions of the first axis of an array with `shape`.
+fn values_of(shape: &[usize], rows: Range<usize>) -> Range<usize> {
+    let each: usize = shape.iter().skip(1).product();
+    rows.start * each..rows.end * each
+}
 
 /// A dense f32 array in row-major order.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,13 +78,15 @@ pub enum WeightsError {
         /// What the reader says.
         source: safetensors::SafeTensorError,
     },
-    /// An array has another element type than f32.
-    #[error("`{path}`: expected `{key}` as F32, got {got}")]
+    /// An array has another element type.
+    #[error("`{path}`: expected `{key}` as {expected}, got {got}")]
     Type {
         /// The file.
         path: String,
         /// The key.
         key: String,
+        /// Element type that is read.
+        expected: Dtype,
         /// Element type in the file.
         got: Dtype,
     },
@@ -128,16 +162,19 @@ impl Weights {
     /// [`WeightsError::Missing`], [`WeightsError::Shape`], [`WeightsError::Length`] and
     /// [`WeightsError::NotFinite`].
     pub fn get(&self, key: &str, shape: &[usize]) -> Result<&Tensor, WeightsError> {
+        let tensor = self.find(key, shape)?;
+        check_finite(key, 0, &tensor.values)?;
+        Ok(tensor)
+    }
+
+    fn find(&self, key: &str, shape: &[usize]) -> Result<&Tensor, WeightsError> {
         let tensor = self.0.get(key).ok_or_else(|| WeightsError::Missing { key: key.to_owned() })?;
         if tensor.shape != shape {
             let (expected, got) = (shape.to_vec(), tensor.shape.clone());
             return Err(WeightsError::Shape { key: key.to_owned(), expected, got });
         }
         tensor.check_length(key)?;
-        let bad = tensor.values.iter().enumerate().find(|(_, value)| !value.is_finite());
-        bad.map_or(Ok(tensor), |(position, &value)| {
-            Err(WeightsError::NotFinite { key: key.to_owned(), position, value })
-        })
+        Ok(tensor)
     }
 
     /// Checks that every array of `expected` is here, with its shape and finite values.
@@ -167,7 +204,12 @@ impl Weights {
             .map_err(|source| WeightsError::Format { path: path.clone(), source })?;
         let read = |(key, view): (String, TensorView<'_>)| {
             if view.dtype() != Dtype::F32 {
-                return Err(WeightsError::Type { path: path.clone(), key, got: view.dtype() });
+                return Err(WeightsError::Type {
+                    path: path.clone(),
+                    key,
+                    expected: Dtype::F32,
+                    got: view.dtype(),
+                });
             }
             let (quads, _) = view.data().as_chunks::<4>();
             let values = quads.iter().map(|quad| f32::from_le_bytes(*quad)).collect();
@@ -205,6 +247,32 @@ impl Weights {
     }
 }
 
+impl Arrays for Weights {
+    fn shape(&self, key: &str) -> Option<&[usize]> {
+        self.0.get(key).map(|tensor| tensor.shape.as_slice())
+    }
+
+    fn rows(&self, key: &str, shape: &[usize], rows: Range<usize>) -> Result<Cow<'_, [f32]>, WeightsError> {
+        let range = values_of(shape, rows);
+        let values = &self.find(key, shape)?.values[range.clone()];
+        check_finite(key, range.start, values)?;
+        Ok(Cow::Borrowed(values))
+    }
+}
+
+/// Checks values from position `first` of an array on. The first pass only compares exponents,
+/// which the compiler does for several values at once.
+fn check_finite(key: &str, first: usize, values: &[f32]) -> Result<(), WeightsError> {
+    let largest = values.iter().fold(0, |largest: u32, value| largest.max(value.abs().to_bits()));
+    if f32::from_bits(largest).is_finite() {
+        return Ok(());
+    }
+    let bad = values.iter().enumerate().find(|(_, value)| !value.is_finite());
+    bad.map_or(Ok(()), |(position, &value)| {
+        Err(WeightsError::NotFinite { key: key.to_owned(), position: first + position, value })
+    })
+}
+
 impl Tensor {
     fn check_length(&self, key: &str) -> Result<(), WeightsError> {
         let expected = self.shape.iter().try_fold(1_usize, |product, &axis| product.checked_mul(axis));
@@ -216,7 +284,7 @@ impl Tensor {
     }
 }
 
-/// Writes a file under a temporary name and renames it.
+/// Writes a file under a temporary name and renames it; on an error the file at `path` is as it was.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary_sibling(path);
     let written = write_synced(&temporary, bytes).and_then(|()| fs_err::rename(&temporary, path));

@@ -16,13 +16,13 @@ use common::{image, labels, preprocessing, weights};
 use nephros_core::{
     abstention::{Abstention, AbstentionMethod, Scope},
     bundle::{
-        Admission, Bundle, BundleError, BundleMeta, BundleParts, Evaluation, Finding, FindingCode, Gate,
-        admit, record_evaluation,
+        Admission, Bundle, BundleError, BundleMeta, BundleParts, CalibrationSet, Evaluation, Finding,
+        FindingCode, Gate, Holdout, Quantized, admit, record_evaluation,
     },
     calibration::{Calibration, CalibrationMethod},
     digest::sha256,
     hint::Hint,
-    network::Architecture,
+    network::{Architecture, Precision},
     pixels::RgbImage,
     predictor::{ModelError, Predictor},
     preprocessing::Normalization,
@@ -100,10 +100,10 @@ impl Saved {
 #[test]
 fn a_saved_bundle_loads_with_everything_in_it() {
     let saved = save();
-    let Bundle { meta, weights, predictor } = Bundle::load(&saved.bundle).unwrap();
+    let Bundle { meta, predictor } = Bundle::load(&saved.bundle).unwrap();
     assert_eq!(meta, saved.meta);
     assert_eq!(meta.parts(), parts());
-    assert_eq!(weights, model());
+    assert_eq!(Weights::load(&saved.bundle.join("weights.safetensors")).unwrap(), model());
     let file = fs_err::read(saved.bundle.join("weights.safetensors")).unwrap();
     assert_eq!(meta.weights_sha256, sha256(&file));
     assert_eq!(predictor.id(), format!("compact-{}", &meta.weights_sha256[..8]));
@@ -190,12 +190,14 @@ fn a_changed_byte_in_either_file_is_refused() {
 #[test]
 fn descriptions_that_are_not_ours_are_refused() {
     let saved = save();
-    saved.edit_meta(|meta| meta["format_version"] = json!(2));
+    saved.edit_meta(|meta| meta["format_version"] = json!(3));
     let (text, hint) = saved.refused();
-    assert_eq!(text, "`B/bundle.json` was made by a newer nephros: expected format version 1, got 2");
+    assert_eq!(text, "`B/bundle.json` was made by a newer nephros: expected format version 2, got 3");
     assert_eq!(hint.unwrap(), "update nephros, or train the model again with this version");
     saved.edit_meta(|meta| meta["format_version"] = json!("one"));
-    assert_eq!(saved.refused().0, "`B/bundle.json`: expected format version 1, got \"one\"");
+    assert_eq!(saved.refused().0, "`B/bundle.json`: expected format version 2, got \"one\"");
+    saved.edit_meta(|meta| meta["format_version"] = json!(2));
+    assert_eq!(saved.refused().0, "`B/bundle.json`: expected format version 1, got 2");
     let saved = save();
     saved.edit_meta(|meta| meta["colour"] = json!("blue"));
     assert!(saved.refused().0.contains("unknown field `colour`"), "{}", saved.refused().0);
@@ -390,4 +392,157 @@ fn a_predictor_comes_from_a_bundle_only_with_its_own_normalization() {
     assert!(file.to_string().ends_with("is not a model: expected a bundle folder or a Keras `.h5` file"));
     let nothing = Predictor::load(&saved.bundle.join("nothing"), None).unwrap_err();
     assert!(matches!(nothing, ModelError::Bundle(BundleError::NotFound { .. })), "{nothing}");
+}
+
+/// What 8 bits change, by invented figures.
+fn holdout(share_changed: f64, tolerance: f64) -> Holdout {
+    Holdout {
+        images: 20,
+        patients: None,
+        digest: "h".repeat(64),
+        largest_change: 0.125,
+        mean_change: 0.03125,
+        labels_changed: 1,
+        share_changed,
+        tolerance,
+        auroc_f32: Some(0.75),
+        auroc_int8: None,
+    }
+}
+
+fn calibration() -> CalibrationSet {
+    CalibrationSet { images: 20, patients: Some(4), digest: "c".repeat(64) }
+}
+
+/// Quantises in place, calibrated on the golden images.
+fn quantize(saved: &Saved, to: &Path, holdout: Holdout) -> BundleMeta {
+    let (meta, weights) = Bundle::open_weights(&saved.bundle).unwrap();
+    let mut calibrator = meta.architecture.calibrator(&weights, SIZE).unwrap();
+    let images: Vec<f32> = golden_images().iter().flat_map(|image| meta.preprocessing.apply(image)).collect();
+    calibrator.add(&images, 3).unwrap();
+    let quantized = Quantized::new(&saved.bundle, &calibrator.finish()).unwrap();
+    quantized.save(&saved.bundle, to, calibration(), holdout).unwrap()
+}
+
+fn answers(predictor: &Predictor) -> Vec<Vec<f32>> {
+    golden_images().iter().map(|image| predictor.predict(image).unwrap().probabilities).collect()
+}
+
+#[test]
+fn a_quantized_bundle_holds_both_models() {
+    let saved = save();
+    let before = answers(&Bundle::load(&saved.bundle).unwrap().predictor);
+    let meta = quantize(&saved, &saved.bundle, holdout(0.0, 0.0));
+    let loaded = Bundle::load(&saved.bundle).unwrap();
+    assert_eq!(loaded.meta, meta);
+    assert_eq!(meta.format_version, 2);
+    let quantization = meta.quantization.unwrap();
+    assert_eq!((quantization.calibration, quantization.holdout), (calibration(), holdout(0.0, 0.0)));
+    assert_eq!(loaded.predictor.id(), format!("{}-int8", saved.meta.id));
+    let int8 = answers(&loaded.predictor);
+    assert_ne!(int8, before);
+    for (int8, floats) in int8.iter().flatten().zip(before.iter().flatten()) {
+        assert!((int8 - floats).abs() < 0.1, "{int8} {floats}");
+    }
+    let again = answers(&Bundle::load_as(&saved.bundle, Some(Precision::Int8)).unwrap().predictor);
+    assert_eq!(again, int8, "the same integers at every load");
+    let floats = Bundle::load_as(&saved.bundle, Some(Precision::F32)).unwrap().predictor;
+    assert_eq!(floats.id(), saved.meta.id);
+    assert_eq!(answers(&floats), before);
+}
+
+#[test]
+fn too_many_changed_labels_keep_the_floats() {
+    let saved = save();
+    let meta = quantize(&saved, &saved.bundle, holdout(0.05, 0.04));
+    assert_eq!(meta.quantization.unwrap().default, Precision::F32);
+    assert_eq!(Bundle::load(&saved.bundle).unwrap().predictor.id(), saved.meta.id);
+    let asked = Predictor::load_as(&saved.bundle, None, Some(Precision::Int8)).unwrap();
+    assert_eq!(asked.id(), format!("{}-int8", saved.meta.id));
+    let meta = quantize(&saved, &saved.bundle, holdout(0.05, 0.05));
+    assert_eq!(meta.quantization.unwrap().default, Precision::Int8);
+}
+
+#[test]
+fn quantizing_elsewhere_copies_and_leaves_what_is_there() {
+    let saved = save();
+    let other = saved.bundle.with_file_name("other");
+    fs_err::create_dir(&other).unwrap();
+    fs_err::write(other.join("model.h5"), "kept").unwrap();
+    quantize(&saved, &other, holdout(0.0, 0.0));
+    assert_eq!(
+        names_in(&other),
+        [
+            "bundle.json",
+            "golden.int8.safetensors",
+            "golden.safetensors",
+            "model.h5",
+            "weights.int8.safetensors",
+            "weights.safetensors"
+        ]
+    );
+    assert!(Bundle::load(&other).unwrap().predictor.id().ends_with("-int8"));
+    let plain = fs_err::read_to_string(saved.bundle.join("bundle.json")).unwrap();
+    assert!(!plain.contains("quantization"), "as an older nephros reads it: {plain}");
+    assert_eq!(Bundle::load(&saved.bundle).unwrap().meta, saved.meta);
+}
+
+#[test]
+fn quantizing_twice_gives_the_same_files_and_training_again_removes_them() {
+    let saved = save();
+    let read = || {
+        let files = names_in(&saved.bundle).into_iter();
+        files.map(|file| fs_err::read(saved.bundle.join(file)).unwrap()).collect::<Vec<_>>()
+    };
+    quantize(&saved, &saved.bundle, holdout(0.0, 0.0));
+    let first = read();
+    quantize(&saved, &saved.bundle, holdout(0.0, 0.0));
+    assert_eq!(read(), first);
+    Bundle::save(&saved.bundle, parts(), &model(), &golden_images()).unwrap();
+    assert_eq!(names_in(&saved.bundle), ["bundle.json", "golden.safetensors", "weights.safetensors"]);
+    let error = Predictor::load_as(&saved.bundle, None, Some(Precision::Int8)).unwrap_err();
+    assert!(error.to_string().ends_with("bundle` has no 8-bit weights"), "{error}");
+    assert_eq!(error.hint().unwrap(), "add them to a bundle with `nephros quantize --calibrate DIR`");
+}
+
+#[test]
+fn changed_8_bit_files_are_refused() {
+    let saved = save();
+    quantize(&saved, &saved.bundle, holdout(0.0, 0.0));
+    for file in ["weights.int8.safetensors", "golden.int8.safetensors"] {
+        let path = saved.bundle.join(file);
+        let whole = fs_err::read(&path).unwrap();
+        let mut bytes = whole.clone();
+        *bytes.last_mut().unwrap() ^= 1;
+        for changed in [bytes.as_slice(), &whole[..whole.len() / 2], b"short"] {
+            fs_err::write(&path, changed).unwrap();
+            let text = saved.refused().0;
+            let expected = format!("`B/{file}` was changed after the bundle was made: expected sha256 ");
+            assert!(text.starts_with(&expected), "{text}");
+        }
+        Bundle::load_as(&saved.bundle, Some(Precision::F32)).unwrap();
+        fs_err::remove_file(&path).unwrap();
+        assert_eq!(saved.refused().0, format!("the bundle has no `B/{file}`"));
+        fs_err::write(&path, &whole).unwrap();
+    }
+    Bundle::load(&saved.bundle).unwrap();
+}
+
+#[test]
+fn other_8_bit_weights_fail_their_goldens() {
+    let saved = save();
+    quantize(&saved, &saved.bundle, holdout(0.0, 0.0));
+    let path = saved.bundle.join("weights.int8.safetensors");
+    let mut bytes = fs_err::read(&path).unwrap();
+    // The integers stand last, being the narrowest; most of the 336,384 change their sign.
+    let start = bytes.len() - 300_000;
+    for byte in &mut bytes[start..] {
+        *byte = byte.wrapping_neg();
+    }
+    fs_err::write(&path, &bytes).unwrap();
+    saved.edit_meta(|meta| meta["quantization"]["weights_sha256"] = sha256(&bytes).into());
+    let text = saved.refused().0;
+    assert!(text.starts_with("golden image 0 of `B/golden.int8.safetensors`: expected `Normal`"), "{text}");
+    saved.edit_meta(|meta| meta["quantization"]["colour"] = json!("blue"));
+    assert!(saved.refused().0.contains("unknown field `colour`"), "{}", saved.refused().0);
 }

@@ -7,11 +7,13 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+use std::path::Path;
+
 use common::{noise, weights};
-use nephros_conv::{Network, Options};
+use nephros_conv::{Layer, Network, Options, QuantizedNetwork, Shape};
 use nephros_core::{
-    network::{Architecture, BATCH_NORM_EPSILON, FeatureLayer, NetworkError},
-    weights::{Weights, WeightsError},
+    network::{Architecture, BATCH_NORM_EPSILON, FeatureLayer, Features, NetworkError},
+    weights::{ArrayFile, Tensor, Weights, WeightsError},
 };
 
 mod common;
@@ -155,14 +157,38 @@ fn vgg16_of_a_small_image_equals_plain_loops() {
     check(Architecture::Vgg16, [32, 65, 3], 2, 0);
 }
 
+/// Writes the weights, so that they can be read one by one.
+fn on_disk(weights: &Weights) -> (tempfile::TempDir, ArrayFile) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    weights.save(&path).unwrap();
+    (folder, ArrayFile::open(&path).unwrap())
+}
+
 #[test]
-fn weights_freed_on_the_way_make_the_same_network() {
+fn weights_read_one_by_one_make_the_same_network() {
     let size = [35, 50, 3];
     let weights = weights(Architecture::Compact, 2, 0, size);
     let image = noise(size.iter().product(), 99);
     let whole = Architecture::Compact.build_features(&weights, size).unwrap();
-    let freed = Architecture::Compact.build_features_from(weights, size, Options::default()).unwrap();
-    assert_eq!(forward(&freed, &image), forward(&whole, &image));
+    let (_folder, file) = on_disk(&weights);
+    let read = Architecture::Compact.build_features(&file, size).unwrap();
+    assert_eq!(forward(&read, &image), forward(&whole, &image));
+}
+
+/// The network in 8 bits, by way of the file that a bundle holds, calibrated on the image.
+fn quantized(architecture: Architecture, weights: &Weights, size: [usize; 3], image: &[f32]) -> Features {
+    let mut calibrator = architecture.calibrator(weights, size).unwrap();
+    calibrator.add(image, 1).unwrap();
+    let bytes = architecture.quantize(weights, size, (2, 0), &calibrator.finish()).unwrap();
+    let file = ArrayFile::from_bytes(bytes, Path::new("w.int8.safetensors")).unwrap();
+    Features::Int8(architecture.build_quantized_features(&file, size, Options::default()).unwrap())
+}
+
+fn features(network: &Features, image: &[f32]) -> Vec<f32> {
+    let mut output = vec![f32::NAN; network.output().len()];
+    network.forward(image, 1, &mut output).unwrap();
+    output
 }
 
 #[test]
@@ -171,15 +197,69 @@ fn features_on_8_bit_maps_are_near_the_floats() {
     let weights = weights(Architecture::Compact, 2, 0, size);
     let image = noise(size.iter().product(), 99);
     let expected = forward(&Architecture::Compact.build_features(&weights, size).unwrap(), &image);
-    let options = Options::default();
-    let network = Architecture::Compact.quantize_features(&weights, size, (&image, 1), options).unwrap();
-    let mut got = vec![f32::NAN; network.output().len()];
-    network.forward(&image, 1, &mut got).unwrap();
+    let got = features(&quantized(Architecture::Compact, &weights, size, &image), &image);
     let largest = expected.iter().copied().fold(0.0, f32::max);
     for (got, expected) in got.iter().zip(&expected) {
         // A step is 1/255 of a map's largest value; five maps' errors stay below a twentieth.
         assert!((got - expected).abs() <= 0.05 * largest, "expected {expected} of {largest}, got {got}");
     }
+}
+
+/// `[out, in, 3, 3]` to `[3, 3, in, out]`.
+fn kernel(tensor: &Tensor) -> Vec<f32> {
+    let (outputs, inputs) = (tensor.shape[0], tensor.shape[1]);
+    let at = |tap: usize, i: usize, o: usize| tensor.values[(o * inputs + i) * 9 + tap];
+    let row = |tap: usize| (0..inputs).flat_map(move |i| (0..outputs).map(move |o| at(tap, i, o)));
+    (0..9).flat_map(row).collect()
+}
+
+#[test]
+fn stored_8_bit_weights_give_the_integers_of_the_floats() {
+    let size = [32, 64, 3];
+    let weights = weights(Architecture::Vgg16, 2, 0, size);
+    let image = noise(size.iter().product(), 99);
+    let arrays =
+        |key: &str| (kernel(&weights.0[&format!("{key}.weight")]), &weights.0[&format!("{key}.bias")].values);
+    let convolutions: Vec<_> = Architecture::Vgg16
+        .layers()
+        .iter()
+        .map(|layer| if let FeatureLayer::Conv { key, .. } = layer { Some(arrays(key)) } else { None })
+        .collect();
+    let layers: Vec<Layer<'_>> = convolutions
+        .iter()
+        .map(|arrays| match arrays {
+            Some((kernel, bias)) => Layer::Conv3x3 { kernel, bias, relu: true },
+            None => Layer::MaxPool2x2,
+        })
+        .collect();
+    let mut calibrator = Architecture::Vgg16.calibrator(&weights, size).unwrap();
+    calibrator.add(&image, 1).unwrap();
+    let shape = Shape { height: size[0], width: size[1], channels: size[2] };
+    let direct = QuantizedNetwork::new(shape, &layers, &calibrator.finish(), Options::default()).unwrap();
+    let mut expected = vec![f32::NAN; direct.output().len()];
+    direct.forward(&image, 1, &mut expected).unwrap();
+    assert!(expected.iter().any(|value| *value > 0.0));
+    assert_eq!(features(&quantized(Architecture::Vgg16, &weights, size, &image), &image), expected);
+}
+
+#[test]
+fn files_of_8_bit_weights_must_fit_the_network() {
+    let size = [16, 16, 3];
+    let plain = weights(Architecture::Compact, 2, 0, size);
+    let build = |file: &ArrayFile| {
+        let built = Architecture::Compact.build_quantized_features(file, size, Options::default());
+        built.map(drop).unwrap_err().to_string()
+    };
+    let (_folder, file) = on_disk(&plain);
+    assert_eq!(build(&file), "weights have no `maxima`");
+    let mut maxima = plain.clone();
+    maxima.0.insert("maxima".to_owned(), Tensor { shape: vec![6], values: vec![1.0; 6] });
+    let (folder, file) = on_disk(&maxima);
+    let path = folder.path().join("w.safetensors");
+    assert_eq!(build(&file), format!("`{}`: expected `features.4.weight` as I8, got F32", path.display()));
+    maxima.0.insert("maxima".to_owned(), Tensor { shape: vec![7], values: vec![1.0; 7] });
+    let (_folder, file) = on_disk(&maxima);
+    assert_eq!(build(&file), "weights `maxima`: expected shape [6], got [7]");
 }
 
 #[test]

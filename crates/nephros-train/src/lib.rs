@@ -13,6 +13,7 @@ pub mod phantom;
 pub mod prepare;
 pub mod pretrained;
 pub mod progress;
+pub mod quantize;
 pub mod split;
 pub mod stages;
 #[cfg(test)]

@@ -58,6 +58,7 @@ impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Patient => "patient",
+            Self::Group => "group",
             Self::Run => "run",
             Self::Image => "image",
         })

@@ -2,12 +2,16 @@
 
 use std::{io::Read as _, path::Path, time::Instant};
 
-use nephros_conv::{ConvError, Isa, Network, Options, QuantizedNetwork, Shape, Timing, peak_memory_mb};
-use nephros_core::{network::Architecture, weights::Weights};
+use nephros_conv::{Isa, Network, Options, Timing, peak_memory_mb};
+use nephros_core::{
+    network::{Architecture, Features},
+    weights::{ArrayFile, Arrays as _},
+};
+use nephros_train::files::write_atomic;
 use serde::Serialize;
 
 use crate::{
-    cli::{BenchArgs, Precision},
+    cli::{BenchArgs, Benchmark, Precision},
     errors::{CliError, Status},
     output,
 };
@@ -17,6 +21,9 @@ const IMAGE_SIZE: [usize; 3] = [224, 224, 3];
 
 /// Images of the input that 8-bit maps are calibrated on, as many as the peers' are.
 const CALIBRATION_IMAGES: usize = 8;
+
+/// An array that only files of 8-bit weights have.
+const FIRST_STEPS: &str = "features.2.step";
 
 /// What `--json` prints, with the keys of the peers' script.
 #[derive(Debug, Serialize)]
@@ -37,6 +44,11 @@ struct Report {
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> anyhow::Result<Status> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads as usize).build()?;
+    if let (Benchmark::Quantize, Some(out)) = (args.what, &args.out) {
+        let bytes = pool.install(|| quantize(&ArrayFile::open(&args.weights)?, &args.input))?;
+        write_atomic(out, &bytes)?;
+        return Ok(Status::Done);
+    }
     let report = pool.install(|| measure(args))?;
     if args.json {
         output::line(&serde_json::to_string(&report)?)?;
@@ -74,47 +86,37 @@ fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
     })
 }
 
-/// A feature extractor of either precision.
-enum Features {
-    F32(Network),
-    Int8(QuantizedNetwork),
-}
-
-impl Features {
-    fn output(&self) -> Shape {
-        match self {
-            Self::F32(network) => network.output(),
-            Self::Int8(network) => network.output(),
-        }
-    }
-
-    fn forward(&self, input: &[f32], batch: usize, output: &mut [f32]) -> Result<(), ConvError> {
-        match self {
-            Self::F32(network) => network.forward(input, batch, output),
-            Self::Int8(network) => network.forward(input, batch, output),
-        }
-    }
-}
-
-/// Features and head of VGG16, and the milliseconds from named weights to both, calibration
-/// included. The weights are freed before anything is timed.
+/// Features and head of VGG16, and the milliseconds from the closed file of weights to both: to a
+/// network in 8 bits with the calibration, where the file holds f32 weights.
 fn build(args: &BenchArgs, isa: Isa) -> anyhow::Result<(Features, Network, f64)> {
-    let weights = Weights::load(&args.weights)?;
     let start = Instant::now();
     let options = Options { isa, ..Options::default() };
-    let labels = weights.0.get("head.bias").map_or(2, |bias| bias.values.len());
-    let head = Architecture::Vgg16.build_head(&weights, labels, 0, IMAGE_SIZE)?;
+    let mut file = ArrayFile::open(&args.weights)?;
+    let quantized = file.shape(FIRST_STEPS).is_some();
+    if args.precision == Precision::Int8 && !quantized {
+        file = ArrayFile::from_bytes(quantize(&file, &args.input)?, &args.weights)?;
+    }
+    let head = Architecture::Vgg16.build_head(&file, labels(&file), 0, IMAGE_SIZE)?;
     let features = match args.precision {
-        Precision::F32 => {
-            Features::F32(Architecture::Vgg16.build_features_from(weights, IMAGE_SIZE, options)?)
-        }
+        Precision::F32 => Features::F32(Architecture::Vgg16.build_features_with(&file, IMAGE_SIZE, options)?),
         Precision::Int8 => {
-            let images = channels_last(&read_images(&args.input, CALIBRATION_IMAGES)?);
-            let images = (images.as_slice(), CALIBRATION_IMAGES);
-            Features::Int8(Architecture::Vgg16.quantize_features(&weights, IMAGE_SIZE, images, options)?)
+            Features::Int8(Architecture::Vgg16.build_quantized_features(&file, IMAGE_SIZE, options)?)
         }
     };
     Ok((features, head, start.elapsed().as_secs_f64() * 1e3))
+}
+
+fn labels(file: &ArrayFile) -> usize {
+    file.shape("head.bias").and_then(<[usize]>::first).copied().unwrap_or(2)
+}
+
+/// The bytes of a file of 8-bit weights, calibrated on the first images of the input.
+fn quantize(weights: &ArrayFile, input: &Path) -> anyhow::Result<Vec<u8>> {
+    let images = channels_last(&read_images(input, CALIBRATION_IMAGES)?);
+    let mut calibrator = Architecture::Vgg16.calibrator(weights, IMAGE_SIZE)?;
+    calibrator.add(&images, CALIBRATION_IMAGES)?;
+    let head = (labels(weights), 0);
+    Ok(Architecture::Vgg16.quantize(weights, IMAGE_SIZE, head, &calibrator.finish())?)
 }
 
 /// The first `batch` images of a file of `[images, 3, 224, 224]` little-endian floats.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use nephros_conv::Isa;
-use nephros_core::preprocessing::Normalization;
+use nephros_core::{network, preprocessing::Normalization};
 use nephros_train::phantom::{self, PhantomClass};
 
 /// Classify kidney CT slices: ingest, train, evaluate, predict and serve.
@@ -149,6 +149,25 @@ The last three are there where the bundle knows its error rate; with refer, a ra
 or, for a file that cannot be read:
   {\"path\":\"notes.png\",\"error\":\"not an image: …\",\"hint\":\"…\"}")]
     Predict(PredictArgs),
+    /// Add 8-bit weights to a model bundle, and measure what they change
+    ///
+    /// The images are divided: up to half of them, at most 128, calibrate the ranges of the 8-bit maps; on
+    /// the others the 8-bit model is compared with the f32 model. Images are divided by patient where a
+    /// patients.csv in the folder or the manifest that `ingest` wrote tells the patients, and by image
+    /// otherwise. Nothing is drawn at random: the same images give the same bundle. Use training images.
+    ///
+    /// The bundle gets both files of 8-bit weights and, in bundle.json, the figures. The 8-bit model becomes
+    /// the default of predict and serve when no more labels change than --tolerance allows. Otherwise it is
+    /// stored, --precision int8 selects it, and the exit status is 1, so that a script does not go on as if
+    /// it served 8 bits. Files that cannot be read are named and left out.
+    ///
+    /// Quantizing again replaces the 8-bit weights, training again removes them. Versions of nephros without
+    /// 8-bit weights refuse such a bundle by its format version. The model is found as for predict.
+    #[command(after_help = "Examples:
+  nephros quantize --calibrate artifacts/data_ingestion/kidney-ct-scan-image
+  nephros quantize --model model --calibrate train --out model-int8 --json
+  nephros quantize --calibrate train --tolerance 0.01     allow one label in a hundred to change")]
+    Quantize(QuantizeArgs),
     /// Serve the web page and the REST interface
     ///
     /// A model whose evaluation failed the gate is not served without --force. One that was never
@@ -179,10 +198,15 @@ or, for a file that cannot be read:
     /// Time the engine on this machine, beside the recorded results of another
     ///
     /// Weights and input are what scripts/bench-peers exports; features.f32 and probabilities.f32
-    /// beside the input are compared with where they are there.
+    /// beside the input are compared with where they are there. ready_ms is the time from the closed file
+    /// of weights to a network that can run, peak_mb the largest resident memory of the whole process. With
+    /// --precision int8, f32 weights are calibrated first, which counts in both; 8-bit weights that `bench
+    /// quantize` or `quantize` wrote are only loaded, as by a user of a quantized bundle.
     #[command(after_help = "Examples:
   nephros bench forward --weights target/peers/weights.safetensors --input target/peers/input.f32
-  nephros bench forward --weights w.safetensors --input x.f32 --batch 8 --isa avx2 --json")]
+  nephros bench forward --weights w.safetensors --input x.f32 --batch 8 --isa avx2 --json
+  nephros bench quantize --weights w.safetensors --input x.f32 --out w.int8.safetensors
+  nephros bench forward --precision int8 --weights w.int8.safetensors --input x.f32")]
     Bench(BenchArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Examples:
@@ -250,6 +274,26 @@ pub struct PredictArgs {
     pub json: bool,
 }
 
+/// Arguments of `quantize`.
+#[derive(Debug, Args)]
+pub struct QuantizeArgs {
+    /// Folder of class folders, or of images without classes, which give no AUROC
+    #[arg(long, value_name = "DIR")]
+    pub calibrate: PathBuf,
+    /// Model bundle (a folder)
+    #[arg(long, value_name = "BUNDLE")]
+    pub model: Option<PathBuf>,
+    /// Bundle to write; by default the model itself
+    #[arg(long, value_name = "BUNDLE")]
+    pub out: Option<PathBuf>,
+    /// Largest share of hold-out labels that may change for 8 bits to become the default, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub tolerance: f64,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Which model, and how its input was scaled.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
@@ -259,6 +303,9 @@ pub struct ModelArgs {
     /// Scaling of the pixels that a .h5 model was trained with; a bundle knows its own
     #[arg(long, value_name = "SCALING", value_enum)]
     pub preprocessing: Option<Scaling>,
+    /// Arithmetic of the convolutions; a bundle knows its default, a .h5 model has f32 only
+    #[arg(long, value_name = "PRECISION", value_enum)]
+    pub precision: Option<Precision>,
 }
 
 /// How 0 to 255 pixel values become network input.
@@ -395,12 +442,15 @@ pub struct BenchArgs {
     /// What to time
     #[arg(value_enum)]
     pub what: Benchmark,
-    /// Weights of VGG16 with a head, as safetensors
+    /// Weights of VGG16 with a head, as safetensors, in f32 or 8 bits
     #[arg(long, value_name = "FILE.safetensors")]
     pub weights: PathBuf,
     /// Images as little-endian floats, [images, 3, 224, 224]
     #[arg(long, value_name = "FILE.f32")]
     pub input: PathBuf,
+    /// File for 8-bit weights
+    #[arg(long, value_name = "FILE.safetensors", required_if_eq("what", "quantize"))]
+    pub out: Option<PathBuf>,
     /// Images in a call
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub batch: u32,
@@ -426,6 +476,8 @@ pub struct BenchArgs {
 pub enum Benchmark {
     /// The forward pass of VGG16, from input to logits
     Forward,
+    /// Nothing: writes the weights in 8 bits, calibrated on the first 8 images of the input
+    Quantize,
 }
 
 /// Arithmetic of the convolutions.
@@ -433,7 +485,7 @@ pub enum Benchmark {
 pub enum Precision {
     /// 32-bit floats
     F32,
-    /// 8-bit whole numbers, calibrated on the first 8 images of the input
+    /// 8-bit whole numbers
     Int8,
 }
 
@@ -443,6 +495,15 @@ impl Precision {
         match self {
             Self::F32 => "nephros",
             Self::Int8 => "nephros-int8",
+        }
+    }
+}
+
+impl From<Precision> for network::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Int8 => Self::Int8,
         }
     }
 }

@@ -12,7 +12,7 @@ use nephros_server::ServeError;
 use nephros_train::{
     audit::AuditError, config::ConfigError, crossval::CrossvalError, evaluate::EvaluateError,
     ingest::IngestError, manifest::ManifestError, phantom::PhantomError, prepare::PrepareError,
-    progress::Cancelled, split::SplitError, train::TrainError,
+    progress::Cancelled, quantize::QuantizeError, split::SplitError, train::TrainError,
 };
 
 use crate::{
@@ -67,6 +67,12 @@ pub enum CliError {
         /// The path given.
         path: PathBuf,
     },
+    /// A folder of images is not there.
+    #[error("`{path}` is no folder")]
+    NoSuchFolder {
+        /// The path given.
+        path: PathBuf,
+    },
     /// A path to predict names nothing.
     #[error("no such file or folder")]
     NoSuchFile,
@@ -114,6 +120,9 @@ impl Hint for CliError {
                 .into(),
             Self::ModelMissing { .. } => "`--model` takes a bundle folder or a Keras .h5 file".into(),
             Self::NotAFolder { .. } => "name another folder".into(),
+            Self::NoSuchFolder { .. } => {
+                "name a folder of images; relative paths start from the current folder".into()
+            }
             Self::NoSuchFile => "check the path; relative paths start from the current folder".into(),
             Self::NotAFile | Self::FileTooLarge { .. } => "name an image file or a folder of images".into(),
             Self::NoImages { extensions } => {
@@ -151,6 +160,7 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
         PhantomError,
         PredictError,
         PrepareError,
+        QuantizeError,
         ServeError,
         SplitError,
         TrainError,
@@ -219,7 +229,11 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
     let phantom = |error: &PhantomError| {
         matches!(error, Classes { .. } | Nothing { .. } | Size { .. } | TooFewPatients { .. })
     };
+    let quantize = |error: &QuantizeError| {
+        matches!(error, QuantizeError::Tolerance { .. } | QuantizeError::NotABundle { .. })
+    };
     error.is::<ConfigError>()
+        || error.downcast_ref().is_some_and(quantize)
         || error.downcast_ref().is_some_and(serve)
         || error.downcast_ref().is_some_and(phantom)
 }

@@ -14,6 +14,7 @@ mod output;
 mod phantom;
 mod predict;
 mod progress;
+mod quantize;
 mod serve;
 mod stages;
 
@@ -55,6 +56,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         Command::Crossval(args) => stages::cross_validate(args, global),
         Command::Run => stages::run(&Stage::ALL, global),
         Command::Predict(args) => predict::run(args, global),
+        Command::Quantize(args) => quantize::run(args, global),
         Command::Serve(args) => serve::run(args, global),
         Command::Phantom(args) => phantom::run(args, global),
         Command::Demo(args) => demo::run(args, global),

@@ -60,7 +60,8 @@ const NOT_EVALUATED: &str =
     "this model was never evaluated: `nephros evaluate` says whether it can be believed";
 
 fn read(args: &ModelArgs, path: &Path) -> anyhow::Result<Predictor> {
-    let predictor = Predictor::load(path, args.preprocessing.map(Into::into))?;
+    let predictor =
+        Predictor::load_as(path, args.preprocessing.map(Into::into), args.precision.map(Into::into))?;
     let shortage = predictor.abstention().and_then(Abstention::shortage);
     let shortage = shortage.map(|shortage| format!("every image is referred to a radiologist: {shortage}"));
     for note in predictor.assumption().map(str::to_owned).into_iter().chain(shortage) {

@@ -20,6 +20,7 @@ const COMMANDS: [&str; 13] = [
     "evaluate",
     "run",
     "predict",
+    "quantize",
     "serve",
     "phantom",
     "demo",

@@ -32,14 +32,19 @@ pub(super) fn pack(
             }
             return;
         }
+        // A power of two lies between two positions: written value by value, their lines would push
+        // each other out of the cache half filled.
+        let mut rows = vec![0.0; tiling.kernels() * panel];
         for input in 0..inputs {
             let taps = std::array::from_fn(|tap| {
                 &kernel[(tap * inputs + input) * outputs..][columns.start..columns.end]
             });
-            let target = &mut target[input * panel..];
             match tiling {
-                Tiling::F4 => transform(&F4_KERNEL, taps, matrix, target),
-                _ => transform(&F2_KERNEL, taps, matrix, target),
+                Tiling::F4 => transform(&F4_KERNEL, taps, panel, &mut rows),
+                _ => transform(&F2_KERNEL, taps, panel, &mut rows),
+            }
+            for (row, target) in rows.chunks_exact(panel).zip(target.chunks_exact_mut(matrix)) {
+                target[input * panel..][..panel].copy_from_slice(row);
             }
         }
     });
@@ -47,8 +52,8 @@ pub(super) fn pack(
 }
 
 /// `G g Gᵀ` in f64, rounded once, for one input and as many outputs as `taps` has columns; the
-/// value of position `p` and output `o` goes to `target[p * matrix + o]`.
-fn transform<const S: usize>(g: &[[f64; 3]; S], taps: [&[f32]; 9], matrix: usize, target: &mut [f32]) {
+/// value of position `p` and output `o` goes to `target[p * panel + o]`.
+fn transform<const S: usize>(g: &[[f64; 3]; S], taps: [&[f32]; 9], panel: usize, target: &mut [f32]) {
     let outputs = taps[0].len();
     for first in (0..outputs).step_by(LANES) {
         let count = LANES.min(outputs - first);
@@ -63,7 +68,7 @@ fn transform<const S: usize>(g: &[[f64; 3]; S], taps: [&[f32]; 9], matrix: usize
         for (y, columns) in columns.iter().enumerate() {
             for (x, row) in g.iter().enumerate() {
                 let values = combine(*row, *columns).map(|value| value as f32);
-                let at = (y * S + x) * matrix + first;
+                let at = (y * S + x) * panel + first;
                 target[at..at + count].copy_from_slice(&values[..count]);
             }
         }

@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::kernel::{CHUNK, Multiplier, PANEL, RUN, Sums, Window};
+use super::{
+    QuantizedKernel,
+    kernel::{CHUNK, Multiplier, PANEL, RUN, Sums, Window},
+};
 use crate::{Shape, memory::SharedMap};
 
 /// Adding it to a float between 0 and 2^22 leaves the nearest integer, ties to even, in the low
@@ -104,33 +107,23 @@ pub(super) struct QuantizedLayer {
 }
 
 impl QuantizedLayer {
-    /// `kernel` is `[3, 3, inputs, outputs]`; a step of the input stands for `input_step`, a step
-    /// of the output for `output_step`.
+    /// A step of the input stands for `input_step`, a step of the output for `output_step`.
     pub(super) fn new(
         (input, output): (Shape, Shape),
-        (kernel, bias): (&[f32], &[f32]),
+        kernel: &QuantizedKernel,
+        bias: &[f32],
         (input_step, output_step): (f32, f32),
         multiplier: Multiplier,
     ) -> Self {
-        let (inputs, outputs) = (input.channels, bias.len());
+        let outputs = bias.len();
         let (input, layout) = (MapLayout(input), MapLayout(output));
         let panels = outputs.div_ceil(PANEL);
-        let panel_len = input.chunks() * 9 * CHUNK * PANEL;
-        let mut weights = vec![0_i8; panels * panel_len];
-        let steps = weight_steps(kernel, outputs);
-        for (row, values) in kernel.chunks_exact(outputs).enumerate() {
-            let (tap, channel) = (row / inputs, row % inputs);
-            let quad = (channel / CHUNK * 9 + tap) * (CHUNK / 4) + channel % CHUNK / 4;
-            for (o, (value, step)) in values.iter().zip(&steps).enumerate() {
-                let at = o / PANEL * panel_len + (quad * PANEL + o % PANEL) * 4 + channel % 4;
-                weights[at] = (value / step).round_ties_even() as i8;
-            }
-        }
         let padded = |values: Vec<f32>| -> Vec<f32> {
             values.into_iter().chain(std::iter::repeat(0.0)).take(panels * PANEL).collect()
         };
-        let scale = padded(steps.iter().map(|step| step * input_step / output_step).collect());
+        let scale = padded(kernel.steps.iter().map(|step| step * input_step / output_step).collect());
         let bias = padded(bias.iter().map(|bias| bias / output_step).collect());
+        let weights = pack(input, &kernel.values, outputs);
         Self { input, output: layout, pool: false, multiplier, weights, scale, bias }
     }
 
@@ -269,13 +262,23 @@ impl QuantizedLayer {
     }
 }
 
-/// What a step of each output's weights stands for: 127 steps to the largest.
-fn weight_steps(kernel: &[f32], outputs: usize) -> Vec<f32> {
-    let mut largest = vec![0.0_f32; outputs];
-    for row in kernel.chunks_exact(outputs) {
-        for (largest, value) in largest.iter_mut().zip(row) {
-            *largest = largest.max(value.abs());
+/// `[outputs, inputs, 3, 3]` to `[panels, chunks, 3, 3, CHUNK / 4, PANEL, 4]`, zeros for the inputs
+/// and outputs that are not there.
+fn pack(input: MapLayout, values: &[i8], outputs: usize) -> Vec<i8> {
+    let inputs = input.0.channels;
+    let panel_len = input.chunks() * 9 * CHUNK * PANEL;
+    let mut weights = vec![0_i8; outputs.div_ceil(PANEL) * panel_len];
+    let filters = values.par_chunks(PANEL * inputs * 9);
+    weights.par_chunks_exact_mut(panel_len).zip(filters).for_each(|(panel, filters)| {
+        for (o, filter) in filters.chunks_exact(inputs * 9).enumerate() {
+            for (channel, taps) in filter.as_chunks::<9>().0.iter().enumerate() {
+                // [chunk, tap, quad, output, channel of the quad]
+                let first = channel / CHUNK * 9 * CHUNK + channel % CHUNK / 4 * 4;
+                for (tap, value) in taps.iter().enumerate() {
+                    panel[(first + tap * CHUNK) * PANEL + o * 4 + channel % 4] = *value;
+                }
+            }
         }
-    }
-    largest.into_iter().map(|largest| if largest > 0.0 { largest / 127.0 } else { 1.0 }).collect()
+    });
+    weights
 }

@@ -27,6 +27,12 @@ pub enum BundleError {
         /// The file.
         path: PathBuf,
     },
+    /// 8-bit weights were asked for.
+    #[error("`{path}` has no 8-bit weights")]
+    NotQuantized {
+        /// The model.
+        path: PathBuf,
+    },
     /// A file cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -46,11 +52,13 @@ pub enum BundleError {
         /// Its format version.
         got: u64,
     },
-    /// There never was such a format version.
-    #[error("`{path}`: expected format version {FORMAT_VERSION}, got {got}")]
+    /// There never was such a format version, or it is that of another content.
+    #[error("`{path}`: expected format version {expected}, got {got}")]
     FormatVersion {
         /// `bundle.json`.
         path: PathBuf,
+        /// The format version of what it describes.
+        expected: u64,
         /// Its format version, as written.
         got: String,
     },
@@ -164,6 +172,7 @@ impl Hint for BundleError {
             Self::MissingFile { .. } | Self::Hash { .. } | Self::GoldenFormat { .. } => {
                 "copy the whole bundle folder again, or train again"
             }
+            Self::NotQuantized { .. } => "add them to a bundle with `nephros quantize --calibrate DIR`",
             Self::Newer { .. } => "update nephros, or train the model again with this version",
             Self::Golden { .. } => {
                 "this build or machine computes something else than the one that trained the model; \

@@ -9,6 +9,7 @@ use safetensors::{
 
 use super::BundleError;
 use crate::{
+    network::Precision,
     pixels::RgbImage,
     predictor::{PredictError, Prediction, Predictor},
     preprocessing::Preprocessing,
@@ -17,6 +18,17 @@ use crate::{
 /// Largest difference of a probability that a replay may show: processors differ in the order of
 /// their sums, which moves a probability by about 1e-6.
 pub const GOLDEN_TOLERANCE: f32 = 1e-4;
+
+/// The same for 8 bits: the first layer runs in floats, and where a value lies between two steps
+/// its last bit decides for one of them.
+pub const GOLDEN_TOLERANCE_INT8: f32 = 1e-2;
+
+pub(super) fn tolerance(precision: Precision) -> f32 {
+    match precision {
+        Precision::F32 => GOLDEN_TOLERANCE,
+        Precision::Int8 => GOLDEN_TOLERANCE_INT8,
+    }
+}
 
 /// Resized images with their probabilities.
 pub(super) struct Golden {
@@ -35,26 +47,36 @@ impl Golden {
         let preprocessing = predictor.preprocessing();
         let pixels = images.iter().flat_map(|image| preprocessing.resize(image).pixels().to_vec()).collect();
         let [height, width, channels] = preprocessing.image_size;
-        let mut golden = Self {
+        let golden = Self {
             input_shape: vec![images.len(), height, width, channels],
             pixels,
             output_shape: vec![images.len(), predictor.labels().len()],
             probabilities: Vec::new(),
         };
-        let predictions = golden.run(predictor)?;
-        golden.probabilities = predictions.into_iter().flat_map(|image| image.probabilities).collect();
-        Ok(golden)
+        golden.answered_by(predictor)
+    }
+
+    /// The same images with the answers of another model.
+    pub(super) fn answered_by(mut self, predictor: &Predictor) -> Result<Self, PredictError> {
+        let predictions = self.run(predictor)?;
+        self.probabilities = predictions.into_iter().flat_map(|image| image.probabilities).collect();
+        Ok(self)
     }
 
     /// Runs the stored pixels again and compares.
-    pub(super) fn replay(&self, predictor: &Predictor, path: &Path) -> Result<(), BundleError> {
+    pub(super) fn replay(
+        &self,
+        predictor: &Predictor,
+        tolerance: f32,
+        path: &Path,
+    ) -> Result<(), BundleError> {
         let labels = predictor.labels();
         self.check_shapes(predictor.preprocessing(), labels.len(), path)?;
         let got = self.run(predictor)?;
         for (image, (expected, got)) in self.probabilities.chunks_exact(labels.len()).zip(&got).enumerate() {
             for ((label, &expected), &got) in labels.iter().zip(expected).zip(&got.probabilities) {
                 // A stored NaN fails too.
-                let close = (expected - got).abs() <= GOLDEN_TOLERANCE;
+                let close = (expected - got).abs() <= tolerance;
                 if !close {
                     let label = label.clone();
                     return Err(BundleError::Golden { path: path.to_owned(), image, label, expected, got });
@@ -64,11 +86,16 @@ impl Golden {
         Ok(())
     }
 
+    /// Image by image, which takes the least memory.
     fn run(&self, predictor: &Predictor) -> Result<Vec<Prediction>, PredictError> {
-        let mut input: Vec<f32> = self.pixels.iter().map(|&value| f32::from(value)).collect();
-        let image_len = self.input_shape[1..].iter().product::<usize>().max(1);
-        input.chunks_mut(image_len).for_each(|image| predictor.preprocessing().normalize(image));
-        predictor.predict_input(&input, self.input_shape[0])
+        let image_len = self.input_shape.iter().skip(1).product::<usize>().max(1);
+        let answer = |(image, pixels): (usize, &[u8])| {
+            let mut input: Vec<f32> = pixels.iter().map(|&value| f32::from(value)).collect();
+            predictor.preprocessing().normalize(&mut input);
+            let mut answers = predictor.predict_input(&input, 1).map_err(|error| error.after(image))?;
+            Ok(answers.swap_remove(0))
+        };
+        self.pixels.chunks(image_len).enumerate().map(answer).collect()
     }
 
     fn check_shapes(

@@ -1,13 +1,12 @@
 //! From named weights to the inference engine.
 
-use nephros_conv::{
-    Calibration, ConvError, Layer, Network, NetworkBuilder, Options, QuantizedNetwork, Shape,
-};
+use nephros_conv::{ConvError, Layer, Network, NetworkBuilder, Options, Shape};
+use rayon::prelude::*;
 
 use super::{Architecture, BATCH_NORM_EPSILON, FeatureLayer};
 use crate::{
     hint::Hint,
-    weights::{Tensor, Weights, WeightsError},
+    weights::{Arrays, WeightsError},
 };
 
 /// A network that cannot be built.
@@ -60,7 +59,11 @@ impl Architecture {
     ///
     /// # Errors
     /// See [`NetworkError`].
-    pub fn build_features(self, weights: &Weights, image_size: [usize; 3]) -> Result<Network, NetworkError> {
+    pub fn build_features(
+        self,
+        weights: &dyn Arrays,
+        image_size: [usize; 3],
+    ) -> Result<Network, NetworkError> {
         self.build_features_with(weights, image_size, Options::default())
     }
 
@@ -71,15 +74,12 @@ impl Architecture {
     /// See [`NetworkError`].
     pub fn build_first_layers(
         self,
-        weights: &Weights,
+        weights: &dyn Arrays,
         image_size: [usize; 3],
         count: usize,
     ) -> Result<Network, NetworkError> {
-        let mut builder = self.builder(image_size, Options::default())?;
-        for layer in self.layers().iter().take(count) {
-            push(&mut builder, layer, weights)?;
-        }
-        Ok(builder.finish())
+        let count = count.min(self.layers().len());
+        self.build_layers(&self.layers()[..count], weights, image_size, Options::default())
     }
 
     /// As [`Self::build_features`], for one instruction set or way to convolve.
@@ -88,74 +88,26 @@ impl Architecture {
     /// See [`NetworkError`].
     pub fn build_features_with(
         self,
-        weights: &Weights,
+        weights: &dyn Arrays,
+        image_size: [usize; 3],
+        options: Options,
+    ) -> Result<Network, NetworkError> {
+        self.build_layers(self.layers(), weights, image_size, options)
+    }
+
+    fn build_layers(
+        self,
+        layers: &[FeatureLayer],
+        weights: &dyn Arrays,
         image_size: [usize; 3],
         options: Options,
     ) -> Result<Network, NetworkError> {
         let mut builder = self.builder(image_size, options)?;
-        // Layer by layer: the folded kernels of VGG16 would take 59 MB if all were held at once.
-        for layer in self.layers() {
-            push(&mut builder, layer, weights)?;
-        }
+        // Layer by layer, and all kernels in the buffer that the largest needs: those of VGG16 would
+        // take 59 MB if all were held at once, and buffers of many sizes leave gaps.
+        let mut kernel = Vec::with_capacity(layers.iter().map(kernel_len).max().unwrap_or(0));
+        layers.iter().try_for_each(|layer| push(&mut builder, layer, weights, &mut kernel))?;
         Ok(builder.finish())
-    }
-
-    /// As [`Self::build_features_with`], freeing each array once it is packed: the weights and the
-    /// network are never both whole in memory.
-    ///
-    /// # Errors
-    /// See [`NetworkError`].
-    pub fn build_features_from(
-        self,
-        mut weights: Weights,
-        image_size: [usize; 3],
-        options: Options,
-    ) -> Result<Network, NetworkError> {
-        let mut builder = self.builder(image_size, options)?;
-        for layer in self.layers() {
-            push(&mut builder, layer, &weights)?;
-            if let FeatureLayer::Conv { key, .. } = layer {
-                weights.0.remove(&format!("{key}.weight"));
-            }
-        }
-        Ok(builder.finish())
-    }
-
-    /// Builds the feature extractor on 8-bit maps, calibrated on `batch` images of
-    /// `[height, width, 3]`.
-    ///
-    /// # Errors
-    /// See [`NetworkError`].
-    pub fn quantize_features(
-        self,
-        weights: &Weights,
-        image_size: [usize; 3],
-        (images, batch): (&[f32], usize),
-        options: Options,
-    ) -> Result<QuantizedNetwork, NetworkError> {
-        check_image_size(self, image_size)?;
-        let mut folded = Vec::new();
-        for layer in self.layers() {
-            if let FeatureLayer::Conv { key, batch_norm, inputs, outputs, .. } = *layer {
-                folded.push(convolution(weights, key, batch_norm, inputs, outputs)?);
-            }
-        }
-        let mut convolutions = folded.iter();
-        let layers: Vec<Layer<'_>> = self
-            .layers()
-            .iter()
-            .filter_map(|layer| match layer {
-                FeatureLayer::Conv { .. } => {
-                    convolutions.next().map(|(kernel, bias)| Layer::Conv3x3 { kernel, bias, relu: true })
-                }
-                FeatureLayer::MaxPool { .. } => Some(Layer::MaxPool2x2),
-                FeatureLayer::GlobalAveragePool => Some(Layer::GlobalAveragePool),
-            })
-            .collect();
-        let [height, width, channels] = image_size;
-        let shape = Shape { height, width, channels };
-        let calibration = Calibration::measure(shape, &layers, images, batch)?;
-        Ok(QuantizedNetwork::new(shape, &layers, &calibration, options)?)
     }
 
     fn builder(self, image_size: [usize; 3], options: Options) -> Result<NetworkBuilder, NetworkError> {
@@ -173,7 +125,7 @@ impl Architecture {
     /// See [`NetworkError`].
     pub fn build_head(
         self,
-        weights: &Weights,
+        weights: &dyn Arrays,
         labels: usize,
         hidden_units: usize,
         image_size: [usize; 3],
@@ -194,12 +146,22 @@ impl Architecture {
     }
 }
 
-/// Folds and packs one layer.
-fn push(builder: &mut NetworkBuilder, layer: &FeatureLayer, weights: &Weights) -> Result<(), NetworkError> {
+/// Values in the kernel of a layer.
+fn kernel_len(layer: &FeatureLayer) -> usize {
+    if let FeatureLayer::Conv { inputs, outputs, .. } = layer { inputs * outputs * 9 } else { 0 }
+}
+
+/// Folds and packs one layer, by way of a buffer.
+fn push(
+    builder: &mut NetworkBuilder,
+    layer: &FeatureLayer,
+    weights: &dyn Arrays,
+    kernel: &mut Vec<f32>,
+) -> Result<(), NetworkError> {
     match *layer {
         FeatureLayer::Conv { key, batch_norm, inputs, outputs, .. } => {
-            let (kernel, bias) = convolution(weights, key, batch_norm, inputs, outputs)?;
-            builder.push(&Layer::Conv3x3 { kernel: &kernel, bias: &bias, relu: true })?;
+            let bias = convolution_into(kernel, weights, key, batch_norm, (inputs, outputs))?;
+            builder.push(&Layer::Conv3x3 { kernel, bias: &bias, relu: true })?;
         }
         FeatureLayer::MaxPool { .. } => builder.push(&Layer::MaxPool2x2)?,
         FeatureLayer::GlobalAveragePool => builder.push(&Layer::GlobalAveragePool)?,
@@ -207,7 +169,10 @@ fn push(builder: &mut NetworkBuilder, layer: &FeatureLayer, weights: &Weights) -
     Ok(())
 }
 
-fn check_image_size(architecture: Architecture, image_size: [usize; 3]) -> Result<(), NetworkError> {
+pub(super) fn check_image_size(
+    architecture: Architecture,
+    image_size: [usize; 3],
+) -> Result<(), NetworkError> {
     let [height, width, channels] = image_size;
     if channels != 3 {
         return Err(NetworkError::Channels { got: image_size });
@@ -221,42 +186,67 @@ fn check_image_size(architecture: Architecture, image_size: [usize; 3]) -> Resul
 /// Kernel `[3, 3, inputs, outputs]` and bias of a convolution, with its batch norm folded in:
 /// `scale * (w * x + b - mean) + shift`, where `scale` is the norm's weight over the standard
 /// deviation, is a convolution with kernel `scale * w` and bias `scale * (b - mean) + shift`.
-fn convolution(
-    weights: &Weights,
+pub(super) fn convolution(
+    weights: &dyn Arrays,
     key: &str,
     batch_norm: Option<&str>,
     inputs: usize,
     outputs: usize,
 ) -> Result<(Vec<f32>, Vec<f32>), WeightsError> {
-    let weight = weights.get(&format!("{key}.weight"), &[outputs, inputs, 3, 3])?;
-    let bias = weights.get(&format!("{key}.bias"), &[outputs])?;
-    let (scale, bias) = match batch_norm {
-        Some(norm) => fold(weights, norm, bias)?,
-        None => (vec![1.0; outputs], bias.values.clone()),
-    };
-    let mut kernel = vec![0.0; weight.values.len()];
-    for (o, (filter, scale)) in weight.values.chunks_exact(inputs * 9).zip(scale).enumerate() {
-        for (i, taps) in filter.chunks_exact(9).enumerate() {
-            for (tap, value) in taps.iter().enumerate() {
-                kernel[(tap * inputs + i) * outputs + o] = (scale * f64::from(*value)) as f32;
-            }
-        }
-    }
+    let mut kernel = Vec::new();
+    let bias = convolution_into(&mut kernel, weights, key, batch_norm, (inputs, outputs))?;
     Ok((kernel, bias))
 }
 
+/// As [`convolution`], with the kernel in a buffer and the bias returned.
+fn convolution_into(
+    kernel: &mut Vec<f32>,
+    weights: &dyn Arrays,
+    key: &str,
+    batch_norm: Option<&str>,
+    (inputs, outputs): (usize, usize),
+) -> Result<Vec<f32>, WeightsError> {
+    let bias = weights.array(&format!("{key}.bias"), &[outputs])?;
+    let (scale, bias) = match batch_norm {
+        Some(norm) => fold(weights, norm, &bias)?,
+        None => (vec![1.0; outputs], bias.into_owned()),
+    };
+    let (key, shape) = (format!("{key}.weight"), [outputs, inputs, 3, 3]);
+    kernel.clear();
+    kernel.resize(outputs * inputs * 9, 0.0);
+    for first in (0..outputs).step_by(FILTERS) {
+        let block = first..outputs.min(first + FILTERS);
+        let filters = weights.rows(&key, &shape, block.clone())?;
+        let scale = &scale[block.clone()];
+        kernel.par_chunks_exact_mut(outputs).enumerate().with_min_len(ROWS).for_each(|(row, values)| {
+            let at = row % inputs * 9 + row / inputs;
+            let filters = filters.chunks_exact(inputs * 9).zip(scale);
+            for (value, (filter, scale)) in values[block.clone()].iter_mut().zip(filters) {
+                *value = (scale * f64::from(filter[at])) as f32;
+            }
+        });
+    }
+    Ok(bias)
+}
+
+/// Filters that are in memory at a time, beside the kernel: the largest of VGG16 take 590 kB, which
+/// stays in the cache while its values are picked out.
+const FILTERS: usize = 32;
+/// Rows of a kernel that make a task worth its while.
+const ROWS: usize = 256;
+
 /// Scale and bias of each output channel.
-fn fold(weights: &Weights, norm: &str, bias: &Tensor) -> Result<(Vec<f64>, Vec<f32>), WeightsError> {
-    let get = |array: &str| weights.get(&format!("{norm}.{array}"), &bias.shape);
+fn fold(weights: &dyn Arrays, norm: &str, bias: &[f32]) -> Result<(Vec<f64>, Vec<f32>), WeightsError> {
+    let get = |array: &str| weights.array(&format!("{norm}.{array}"), &[bias.len()]);
     let (weight, shift) = (get("weight")?, get("bias")?);
     let (mean, variance) = (get("running_mean")?, get("running_var")?);
-    if let Some((position, &value)) = variance.values.iter().enumerate().find(|(_, value)| **value < 0.0) {
+    if let Some((position, &value)) = variance.iter().enumerate().find(|(_, value)| **value < 0.0) {
         return Err(WeightsError::NegativeVariance { key: format!("{norm}.running_var"), position, value });
     }
-    let deviation = variance.values.iter().map(|&variance| f64::from(variance + BATCH_NORM_EPSILON).sqrt());
-    let scale: Vec<f64> = weight.values.iter().zip(deviation).map(|(&w, d)| f64::from(w) / d).collect();
-    let centered = bias.values.iter().zip(&mean.values).map(|(b, mean)| f64::from(*b) - f64::from(*mean));
-    let folded = centered.zip(&scale).zip(&shift.values);
+    let deviation = variance.iter().map(|&variance| f64::from(variance + BATCH_NORM_EPSILON).sqrt());
+    let scale: Vec<f64> = weight.iter().zip(deviation).map(|(&w, d)| f64::from(w) / d).collect();
+    let centered = bias.iter().zip(mean.iter()).map(|(b, mean)| f64::from(*b) - f64::from(*mean));
+    let folded = centered.zip(&scale).zip(shift.iter());
     let bias =
         folded.map(|((centered, scale), shift)| (scale * centered + f64::from(*shift)) as f32).collect();
     Ok((scale, bias))
@@ -265,21 +255,21 @@ fn fold(weights: &Weights, norm: &str, bias: &Tensor) -> Result<(Vec<f64>, Vec<f
 /// Kernel `[inputs, outputs]` and bias of a dense layer over a flattened `input` map: its rows go
 /// from `(channel, y, x)` to `(y, x, channel)` order.
 fn dense(
-    weights: &Weights,
+    weights: &dyn Arrays,
     key: &str,
     input: Shape,
     outputs: usize,
 ) -> Result<(Vec<f32>, Vec<f32>), WeightsError> {
-    let weight = weights.get(&format!("{key}.weight"), &[outputs, input.len()])?;
-    let bias = weights.get(&format!("{key}.bias"), &[outputs])?;
+    let weight = weights.array(&format!("{key}.weight"), &[outputs, input.len()])?;
+    let bias = weights.array(&format!("{key}.bias"), &[outputs])?;
     let pixels = input.height * input.width;
-    let mut kernel = vec![0.0; weight.values.len()];
-    for (o, row) in weight.values.chunks_exact(input.len()).enumerate() {
+    let mut kernel = vec![0.0; weight.len()];
+    for (o, row) in weight.chunks_exact(input.len()).enumerate() {
         for (channel, plane) in row.chunks_exact(pixels).enumerate() {
             for (pixel, value) in plane.iter().enumerate() {
                 kernel[(pixel * input.channels + channel) * outputs + o] = *value;
             }
         }
     }
-    Ok((kernel, bias.values.clone()))
+    Ok((kernel, bias.into_owned()))
 }

@@ -2,6 +2,7 @@
 
 mod build;
 pub mod compact;
+mod quantized;
 pub mod vgg16;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use nephros_conv::Shape;
 use serde::{Deserialize, Serialize};
 
 pub use build::NetworkError;
+pub use quantized::{Features, Precision};
 
 /// Added to the variance in every batch norm, in training and when folding.
 pub const BATCH_NORM_EPSILON: f32 = 1e-5;

@@ -182,12 +182,13 @@ pub fn evaluate(project: &Project, progress: &dyn Progress) -> Result<Scores, Ev
     check_training("split", &split.digest(), &meta.split_digest)?;
     check_training("labels", &dataset.labels.join(", "), &meta.labels.join(", "))?;
     let members = dataset.subset(&split, Subset::Test);
-    let raw = predict(&predictor.uncalibrated(), &dataset, &members, progress)?;
+    let predictor = predictor.uncalibrated();
+    let raw = predict(&predictor, &dataset, &members, progress)?;
     let predictions = match &meta.calibration {
         Some(calibration) => raw.with_temperature(calibration.temperature),
         None => raw.clone(),
     };
-    let scores = score(project, &meta, &split, &members, &raw, &predictions);
+    let scores = score(project, &meta, predictor.id(), &split, &members, &raw, &predictions);
     write_predictions(project, &dataset.labels, &members, &predictions)?;
     write_atomic(&evaluation_dir(project).join("gate.json"), &json(&scores.gate)?)?;
     let written = json(&scores)?;
@@ -235,6 +236,7 @@ fn predict(
 fn score(
     project: &Project,
     meta: &BundleMeta,
+    model: &str,
     split: &Split,
     members: &[(&Record, usize)],
     raw: &Predictions,
@@ -259,7 +261,7 @@ fn score(
         positive_class: (classes == 2).then(|| labels[1].clone()),
         labels,
         split_by: split.unit,
-        model: meta.id.clone(),
+        model: model.to_owned(),
         warning: warning(split, project.params.split_by),
         calibration: calibration_scores(meta.calibration.as_ref(), raw, predictions, &resampler),
         abstention,

@@ -57,6 +57,25 @@ fn has_image_extension(path: &Path) -> bool {
         .is_some_and(|extension| EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known)))
 }
 
+/// The image files below a folder, sorted.
+///
+/// # Errors
+/// The first part of the folder that cannot be walked, and [`CliError::NoImages`].
+pub fn below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in WalkDir::new(folder).sort_by_file_name() {
+        let path = entry?.into_path();
+        if has_image_extension(&path) && path.is_file() {
+            paths.push(path);
+        }
+    }
+    if paths.is_empty() {
+        let extensions = EXTENSIONS.map(|extension| format!(".{extension}")).join(", ");
+        return Err(CliError::NoImages { extensions }.into());
+    }
+    Ok(paths)
+}
+
 impl Input {
     /// Reads and decodes the file.
     pub fn read(&self) -> Result<RgbImage, Failure> {

@@ -1,6 +1,6 @@
 //! `predict`: images in, labels out, in the order given.
 
-mod inputs;
+pub mod inputs;
 mod report;
 
 use std::time::Instant;
