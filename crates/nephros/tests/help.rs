@@ -11,7 +11,7 @@ mod common;
 
 use common::Folder;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "init",
     "ingest",
     "audit",
