@@ -54,17 +54,14 @@ pub enum AuditError {
 impl Hint for AuditError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Missing { .. } => Some(
+            // What the archive's own error advises is about config.yaml.
+            Self::Missing { .. } | Self::Extract(ExtractError::NotZip { .. }) => Some(
                 "name a folder of images, a zip of one, or the `manifest.csv` of `nephros ingest`".into(),
             ),
             Self::NoImages { .. } => {
                 Some("JPEG, PNG, BMP, TIFF and WebP files are looked for, at any depth".into())
             }
             Self::NoUsable { .. } => Some("run with a folder of images that open elsewhere".into()),
-            // Its advice is about config.yaml.
-            Self::Extract(ExtractError::NotZip { .. }) => Some(
-                "name a folder of images, a zip of one, or the `manifest.csv` of `nephros ingest`".into(),
-            ),
             Self::Extract(error) => error.hint(),
             Self::Manifest(error) => error.hint(),
             Self::Sidecar(error) => error.hint(),

@@ -38,7 +38,7 @@ impl Fingerprint {
     /// Takes the fingerprint of a decoded picture.
     pub fn of(image: &RgbImage) -> Self {
         let small = resize(image, SIDE, SIDE, Resample::Bilinear);
-        let grey: Vec<u8> = small.pixels().as_chunks().0.iter().map(luma).collect();
+        let grey: Vec<u8> = small.pixels().as_chunks().0.iter().copied().map(luma).collect();
         let sum = grey.iter().map(|&value| f64::from(value)).sum::<f64>();
         let squares = grey.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>();
         let spread = ((SIDE * SIDE) as f64 * squares - sum * sum).max(0.0).sqrt();
@@ -77,7 +77,7 @@ impl Fingerprint {
 }
 
 /// ITU-R 601-2, as PIL's `convert("L")`.
-fn luma(&[red, green, blue]: &[u8; 3]) -> u8 {
+fn luma([red, green, blue]: [u8; 3]) -> u8 {
     let weighted = 19595 * u32::from(red) + 38470 * u32::from(green) + 7471 * u32::from(blue);
     ((weighted + 0x8000) >> 16) as u8
 }

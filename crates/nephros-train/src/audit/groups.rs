@@ -102,7 +102,9 @@ struct Facts<'a> {
 impl<'a> Facts<'a> {
     fn of(groups: &'a [usize], copies: &[(usize, bool)], neighbours: &'a Neighbours, threshold: f32) -> Self {
         let mut sizes = vec![0; groups.len()];
-        groups.iter().for_each(|&group| sizes[group] += 1);
+        for &group in groups {
+            sizes[group] += 1;
+        }
         let copies = copies.iter().map(|&(image, _)| image).collect();
         Self { groups, sizes, copies, neighbours, threshold }
     }
@@ -169,7 +171,9 @@ fn join_chains(forest: &mut [usize], prints: &[Fingerprint], known: &[Known], pa
             .filter(|&(a, b)| !known[a].apart(known[b]) && prints[a].correlation(&prints[b]) >= chance)
             .collect();
         if alike.len() as f64 >= TELLING * pairs.len() as f64 {
-            alike.into_iter().for_each(|(a, b)| union(forest, a, b));
+            for (a, b) in alike {
+                union(forest, a, b);
+            }
         }
     }
 }

@@ -101,7 +101,9 @@ impl Neighbours {
             let pairs: Vec<Vec<Pair>> =
                 starts.par_iter().map(|&start| block(start, &coarse, prints)).collect();
             // In order, whichever thread was first.
-            pairs.iter().flatten().for_each(|pair| found.take(pair, known));
+            for pair in pairs.iter().flatten() {
+                found.take(pair, known);
+            }
             task.advance((starts.len() * ROWS) as u64);
         }
         Ok(found)
@@ -294,7 +296,9 @@ pub fn folds_by_image(prints: &[Fingerprint]) -> Vec<usize> {
 /// to the fold with the fewest pictures of that class. A group counts to the class of its first picture.
 pub fn folds_by_group(groups: &[usize], classes: &[usize]) -> Vec<usize> {
     let mut sizes = vec![0; groups.len()];
-    groups.iter().for_each(|&group| sizes[group] += 1);
+    for &group in groups {
+        sizes[group] += 1;
+    }
     let mut order: Vec<usize> = (0..groups.len()).filter(|&group| sizes[group] > 0).collect();
     order.sort_by_key(|&group| std::cmp::Reverse(sizes[group]));
     let mut filled = vec![[0; FOLDS]; classes.iter().max().map_or(0, |most| most + 1)];
@@ -321,7 +325,9 @@ mod tests {
     fn the_majority_of_the_nearest_five_decides_and_a_tie_goes_to_the_nearer() {
         let vote = |offers: &[(f32, usize)]| {
             let mut nearest = Nearest::default();
-            offers.iter().for_each(|&(correlation, class)| nearest.offer(correlation, class));
+            for &(correlation, class) in offers {
+                nearest.offer(correlation, class);
+            }
             nearest.vote()
         };
         assert_eq!(vote(&[(0.1, 7), (0.9, 1), (0.8, 2), (0.7, 2), (0.6, 1), (0.5, 2)]), Some(2));
