@@ -4,8 +4,15 @@
 //! taken from calibration images. The sums are whole numbers and the same on every instruction
 //! set, and so is what becomes of them.
 
+mod cell;
 mod kernel;
+mod lanes;
 mod layer;
+mod map;
+mod pack;
+mod product;
+mod tile;
+mod tiled;
 
 use std::{
     fmt,
@@ -13,11 +20,13 @@ use std::{
 };
 
 use crate::{
-    ConvError, Layer, Network, Options, Shape,
+    ConvError, Layer, Network, Options, Shape, Tiling,
+    memory::Aligned,
     network::{check_finite, check_length, check_weights},
 };
 use kernel::{CHUNK, Multiplier};
-use layer::{QuantizedLayer, Target};
+use layer::QuantizedLayer;
+use map::Output;
 
 /// Channels of an input that stays in floats: a chunk would be mostly zeros, and an image has
 /// values below zero.
@@ -77,8 +86,10 @@ pub struct QuantizedNetwork {
 #[derive(Default)]
 struct Maps {
     floats: Vec<f32>,
-    source: Vec<u8>,
-    target: Vec<u8>,
+    source: Aligned,
+    target: Aligned,
+    /// Transformed values that all threads read.
+    shared: Aligned,
 }
 
 impl QuantizedNetwork {
@@ -112,7 +123,7 @@ impl QuantizedNetwork {
         let compiler = Compiler {
             shape: first.output(),
             step,
-            multiplier: Multiplier::of(options.isa),
+            way: (Multiplier::of(options.isa), options.tiling),
             layers: Vec::new(),
         };
         let (layers, shape) = compiler.compile(quantized, floats, maxima)?;
@@ -149,30 +160,22 @@ impl QuantizedNetwork {
     }
 
     fn forward_image(&self, image: &[f32], result: &mut [f32], maps: &mut Maps) -> Result<(), ConvError> {
-        let Maps { floats, source, target } = maps;
+        let Maps { floats, source, target, shared } = maps;
         floats.resize(self.first.output().len(), 0.0);
         self.first.forward(image, 1, floats)?;
         let Some((last, layers)) = self.layers.split_last() else {
             return self.rest.forward(floats, 1, result);
         };
         let first = self.layers.first().unwrap_or(last).input;
-        grow(source, first.len());
-        first.quantize(floats, self.first_scale, &mut source[..first.len()]);
+        first.quantize(floats, self.first_scale, source.of_len_as(first.len()));
         for layer in layers {
-            grow(target, layer.output.len());
-            layer.run(source, Target::Map(&mut target[..layer.output.len()]));
+            let output = Output::map(layer.output, target.of_len_as(layer.output.len()));
+            layer.run(source.values_as(), &output, shared);
             std::mem::swap(source, target);
         }
         floats.resize(last.output.0.len(), 0.0);
-        last.run(source, Target::Floats(floats));
+        last.run(source.values_as(), &Output::floats(last.output.0, floats), shared);
         self.rest.forward(floats, 1, result)
-    }
-}
-
-/// Makes a buffer at least so long.
-fn grow(buffer: &mut Vec<u8>, len: usize) {
-    if buffer.len() < len {
-        buffer.resize(len, 0);
     }
 }
 
@@ -197,7 +200,7 @@ struct Compiler {
     shape: Shape,
     /// What a step of the map so far stands for.
     step: f32,
-    multiplier: Multiplier,
+    way: (Multiplier, Option<Tiling>),
     layers: Vec<QuantizedLayer>,
 }
 
@@ -243,7 +246,7 @@ impl Compiler {
         let channels = check_weights(layer, 9 * input.channels, kernel, bias, input)?;
         let output = Shape { channels, ..input };
         let steps = (self.step, output_step);
-        self.layers.push(QuantizedLayer::new((input, output), (kernel, bias), steps, self.multiplier));
+        self.layers.push(QuantizedLayer::new((input, output), (kernel, bias), steps, self.way));
         (self.shape, self.step) = (output, output_step);
         Ok(())
     }
