@@ -86,8 +86,9 @@ pub struct QuantizedNetwork {
 #[derive(Default)]
 struct Maps {
     floats: Vec<f32>,
-    source: Aligned,
-    target: Aligned,
+    /// What each 8-bit layer reads. Each has its own, so that the zeros around its pixels are
+    /// written once.
+    inputs: Vec<Aligned>,
     /// Transformed values that all threads read.
     shared: Aligned,
 }
@@ -152,29 +153,35 @@ impl QuantizedNetwork {
         check_length("output", batch, result_len, output.len())?;
         check_finite(input, image_len)?;
         let mut maps = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-        for (image, result) in input.chunks_exact(image_len).zip(output.chunks_exact_mut(result_len)) {
-            self.forward_image(image, result, &mut maps)?;
-        }
+        let images = input.chunks_exact(image_len).zip(output.chunks_exact_mut(result_len));
+        // Inside the pool, so that not every layer has to wake a thread of it and wait.
+        rayon::scope(|_| {
+            images.into_iter().try_for_each(|(image, result)| self.forward_image(image, result, &mut maps))
+        })?;
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(maps);
         Ok(())
     }
 
     fn forward_image(&self, image: &[f32], result: &mut [f32], maps: &mut Maps) -> Result<(), ConvError> {
-        let Maps { floats, source, target, shared } = maps;
+        let Maps { floats, inputs, shared } = maps;
         floats.resize(self.first.output().len(), 0.0);
         self.first.forward(image, 1, floats)?;
-        let Some((last, layers)) = self.layers.split_last() else {
-            return self.rest.forward(floats, 1, result);
-        };
-        let first = self.layers.first().unwrap_or(last).input;
-        first.quantize(floats, self.first_scale, source.of_len_as(first.len()));
-        for layer in layers {
-            let output = Output::map(layer.output, target.of_len_as(layer.output.len()));
-            layer.run(source.values_as(), &output, shared);
-            std::mem::swap(source, target);
+        if inputs.is_empty() {
+            inputs.extend(self.layers.iter().map(|layer| Aligned::zeroed_as::<u8>(layer.input.len())));
         }
-        floats.resize(last.output.0.len(), 0.0);
-        last.run(source.values_as(), &Output::floats(last.output.0, floats), shared);
+        if let (Some(first), Some(map)) = (self.layers.first(), inputs.first_mut()) {
+            first.input.quantize(floats, self.first_scale, map.values_as_mut());
+        }
+        for (index, layer) in self.layers.iter().enumerate() {
+            let (sources, targets) = inputs.split_at_mut(index + 1);
+            let source = sources[index].values_as();
+            if let Some(target) = targets.first_mut() {
+                layer.run(source, &Output::map(layer.output, target.values_as_mut()), shared);
+            } else {
+                floats.resize(layer.output.0.len(), 0.0);
+                layer.run(source, &Output::floats(layer.output.0, floats), shared);
+            }
+        }
         self.rest.forward(floats, 1, result)
     }
 }

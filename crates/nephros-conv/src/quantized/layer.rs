@@ -101,7 +101,7 @@ impl QuantizedLayer {
         let tasks = TASKS_PER_THREAD * rayon::current_num_threads();
         let strips = tasks.div_ceil(self.panels()).clamp(1, height);
         let panel_len = self.input.chunks() * 9 * CHUNK * PANEL;
-        (0..self.panels() * strips).into_par_iter().for_each(|task| {
+        (0..self.panels() * strips).into_par_iter().with_max_len(1).for_each(|task| {
             let (panel, rows) = (task / strips, share(&(0..height), strips, task % strips));
             self.rows(source, &weights[panel * panel_len..][..panel_len], panel, rows, output);
         });

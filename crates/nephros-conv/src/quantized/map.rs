@@ -44,28 +44,9 @@ impl MapLayout {
         chunk + y * self.row_stride() + x * CHUNK + channel % CHUNK
     }
 
-    /// Writes the zeros around the pixels and in the panel that only fills the last chunk.
-    pub(super) fn clear_padding(self, map: &mut [u8]) {
-        let Shape { height, width, channels } = self.0;
-        let stride = self.row_stride();
-        for chunk in map.chunks_exact_mut(self.chunk_stride()) {
-            chunk[..stride].fill(0);
-            chunk[(height + 1) * stride..].fill(0);
-            for row in chunk.chunks_exact_mut(stride) {
-                row[..CHUNK].fill(0);
-                row[(width + 1) * CHUNK..].fill(0);
-            }
-        }
-        if (1..=PANEL).contains(&(channels % CHUNK)) {
-            let last = &mut map[(self.chunks() - 1) * self.chunk_stride()..];
-            last.chunks_exact_mut(CHUNK).for_each(|pixel| pixel[PANEL..].fill(0));
-        }
-    }
-
     /// Quantises a `[height, width, channels]` map that holds no negative values: `value * scale`,
-    /// rounded.
+    /// rounded. The rest of `map` is left as it is: zeros.
     pub(super) fn quantize(self, values: &[f32], scale: f32, map: &mut [u8]) {
-        self.clear_padding(map);
         let Shape { width, channels, .. } = self.0;
         let (stride, chunk_stride) = (self.row_stride(), self.chunk_stride());
         for (chunk, map) in map.chunks_exact_mut(chunk_stride).enumerate() {
@@ -74,7 +55,6 @@ impl MapLayout {
             rows.zip(values.par_chunks_exact(width * channels)).for_each(|(row, values)| {
                 let pixels = row[CHUNK..].chunks_exact_mut(CHUNK).zip(values.chunks_exact(channels));
                 for (pixel, values) in pixels {
-                    pixel[count..].fill(0);
                     for (target, value) in pixel.iter_mut().zip(&values[first..first + count]) {
                         *target = to_u8(value * scale);
                     }
@@ -109,7 +89,6 @@ pub(super) struct PanelOutput<'a, C> {
 impl<'a> Output<'a, u8> {
     /// The next layer's map.
     pub(super) fn map(layout: MapLayout, map: &'a mut [u8]) -> Self {
-        layout.clear_padding(map);
         Self { map: SharedMap::new(map), order: Order::Chunks(layout) }
     }
 }

@@ -65,7 +65,10 @@ impl<'a> Tiles<'a> {
         let tasks = TASKS_PER_THREAD * rayon::current_num_threads();
         if tiles.len() >= tasks * alone {
             let count = tiles.len().div_ceil(alone);
-            (0..count).into_par_iter().for_each(|index| self.run_alone(share(&tiles, count, index), output));
+            (0..count)
+                .into_par_iter()
+                .with_max_len(1)
+                .for_each(|index| self.run_alone(share(&tiles, count, index), output));
         } else {
             self.run_together(output, shared);
         }
@@ -119,12 +122,12 @@ impl<'a> Tiles<'a> {
         let (blocks, stride) = (Self::blocks(&(0..self.tiles)), self.block_stride());
         let values = shared.of_len_as::<i16>(blocks.len() * stride);
         let loads = blocks.par_iter().zip(values.par_chunks_exact_mut(stride));
-        loads.for_each(|(block, values)| self.load(block.clone(), values));
+        loads.with_max_len(1).for_each(|(block, values)| self.load(block.clone(), values));
         let tasks = TASKS_PER_THREAD * rayon::current_num_threads();
         let parts = tasks.div_ceil(self.panels()).max(self.tiles.div_ceil(self.group_tiles(usize::MAX)));
         let parts = parts.min(blocks.len());
         let values = &*values;
-        (0..self.panels() * parts).into_par_iter().for_each(|task| {
+        (0..self.panels() * parts).into_par_iter().with_max_len(1).for_each(|task| {
             let (panel, part) = (task / parts, share(&(0..blocks.len()), parts, task % parts));
             let values = &values[part.start * stride..part.end * stride];
             SCRATCH.with_borrow_mut(|scratch| {
