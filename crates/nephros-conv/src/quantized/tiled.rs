@@ -13,11 +13,12 @@ use super::{
 };
 use crate::{Shape, memory::Aligned};
 
-/// Transformed values that a thread keeps to itself: half of a second-level cache of 1 MiB, beside
-/// the sums and the weights that pass through.
-const ALONE_BYTES: usize = 512 * 1024;
-/// Sums of one panel.
-const SUMS_BYTES: usize = 256 * 1024;
+/// Blocks that a thread works on together: their sums of one panel take 252 KiB, a quarter of a
+/// second-level cache of 1 MiB.
+const BLOCKS: usize = 4;
+/// Tiles for each thread from which it reads all weights: for fewer, reading them takes longer than
+/// the products.
+const ALONE_TILES: usize = 6 * RUN;
 /// Tasks for each thread, so that one that is held up does not hold up all.
 const TASKS_PER_THREAD: usize = 4;
 
@@ -60,18 +61,13 @@ impl<'a> Tiles<'a> {
 
     /// `shared` is a buffer that is kept for the next call.
     pub(super) fn run<C: Cell>(&self, output: &Output<'_, C>, shared: &mut Aligned) {
-        let tiles = 0..self.tiles;
-        let alone = self.group_tiles(ALONE_BYTES);
-        let tasks = TASKS_PER_THREAD * rayon::current_num_threads();
-        if tiles.len() >= tasks * alone {
-            let count = tiles.len().div_ceil(alone);
-            (0..count)
-                .into_par_iter()
-                .with_max_len(1)
-                .for_each(|index| self.run_alone(share(&tiles, count, index), output));
-        } else {
-            self.run_together(output, shared);
+        let threads = rayon::current_num_threads();
+        if self.tiles < threads * ALONE_TILES {
+            return self.run_together(output, shared);
         }
+        let count = self.tiles.div_ceil(BLOCKS * RUN).next_multiple_of(threads);
+        let groups = (0..count).into_par_iter().with_max_len(1);
+        groups.for_each(|index| self.run_alone(share(&(0..self.tiles), count, index), output));
     }
 
     fn panels(&self) -> usize {
@@ -86,13 +82,6 @@ impl<'a> Tiles<'a> {
 
     fn block_stride(&self) -> usize {
         POSITIONS * self.position_stride()
-    }
-
-    /// Tiles, in whole blocks, whose values fit `bytes` and whose sums fit [`SUMS_BYTES`].
-    fn group_tiles(&self, bytes: usize) -> usize {
-        let by_values = bytes / size_of::<i16>() / self.block_stride();
-        let by_sums = SUMS_BYTES / (size_of::<TileSums>() * RUN);
-        by_values.min(by_sums).max(1) * RUN
     }
 
     /// Cuts tiles into as few blocks as the product allows, of nearly the same size.
@@ -124,8 +113,7 @@ impl<'a> Tiles<'a> {
         let loads = blocks.par_iter().zip(values.par_chunks_exact_mut(stride));
         loads.with_max_len(1).for_each(|(block, values)| self.load(block.clone(), values));
         let tasks = TASKS_PER_THREAD * rayon::current_num_threads();
-        let parts = tasks.div_ceil(self.panels()).max(self.tiles.div_ceil(self.group_tiles(usize::MAX)));
-        let parts = parts.min(blocks.len());
+        let parts = tasks.div_ceil(self.panels()).max(blocks.len().div_ceil(BLOCKS)).min(blocks.len());
         let values = &*values;
         (0..self.panels() * parts).into_par_iter().with_max_len(1).for_each(|task| {
             let (panel, part) = (task / parts, share(&(0..blocks.len()), parts, task % parts));
