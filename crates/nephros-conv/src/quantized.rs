@@ -85,7 +85,8 @@ pub struct QuantizedNetwork {
 
 #[derive(Default)]
 struct Maps {
-    floats: Vec<f32>,
+    /// What the layers before and after the 8-bit ones leave.
+    floats: Aligned,
     /// What each 8-bit layer reads. Each has its own, so that the zeros around its pixels are
     /// written once.
     inputs: Vec<Aligned>,
@@ -164,13 +165,13 @@ impl QuantizedNetwork {
 
     fn forward_image(&self, image: &[f32], result: &mut [f32], maps: &mut Maps) -> Result<(), ConvError> {
         let Maps { floats, inputs, shared } = maps;
-        floats.resize(self.first.output().len(), 0.0);
-        self.first.forward(image, 1, floats)?;
+        let values = floats.of_len(self.first.output().len());
+        self.first.forward(image, 1, values)?;
         if inputs.is_empty() {
             inputs.extend(self.layers.iter().map(|layer| Aligned::zeroed_as::<u8>(layer.input.len())));
         }
         if let (Some(first), Some(map)) = (self.layers.first(), inputs.first_mut()) {
-            first.input.quantize(floats, self.first_scale, map.values_as_mut());
+            first.input.quantize(values, self.first_scale, map.values_as_mut());
         }
         for (index, layer) in self.layers.iter().enumerate() {
             let (sources, targets) = inputs.split_at_mut(index + 1);
@@ -178,11 +179,11 @@ impl QuantizedNetwork {
             if let Some(target) = targets.first_mut() {
                 layer.run(source, &Output::map(layer.output, target.values_as_mut()), shared);
             } else {
-                floats.resize(layer.output.0.len(), 0.0);
-                layer.run(source, &Output::floats(layer.output.0, floats), shared);
+                let values = floats.of_len(layer.output.0.len());
+                layer.run(source, &Output::floats(layer.output.0, values), shared);
             }
         }
-        self.rest.forward(floats, 1, result)
+        self.rest.forward(floats.of_len(self.rest.input().len()), 1, result)
     }
 }
 
