@@ -24,6 +24,7 @@ use crate::{
     memory::Aligned,
     network::{check_finite, check_length, check_weights},
 };
+pub(crate) use cell::to_u8;
 use kernel::{CHUNK, Multiplier};
 use layer::QuantizedLayer;
 use map::Output;
@@ -165,13 +166,23 @@ impl QuantizedNetwork {
 
     fn forward_image(&self, image: &[f32], result: &mut [f32], maps: &mut Maps) -> Result<(), ConvError> {
         let Maps { floats, inputs, shared } = maps;
-        let values = floats.of_len(self.first.output().len());
-        self.first.forward(image, 1, values)?;
         if inputs.is_empty() {
             inputs.extend(self.layers.iter().map(|layer| Aligned::zeroed_as::<u8>(layer.input.len())));
         }
-        if let (Some(first), Some(map)) = (self.layers.first(), inputs.first_mut()) {
-            first.input.quantize(values, self.first_scale, map.values_as_mut());
+        let map = self.layers.first().map(|layer| layer.input).zip(inputs.first_mut());
+        match (map, self.first.convolution()) {
+            // The floats would take four times the room, and fill the caches.
+            (Some((layout, map)), Some(convolution)) => {
+                let target = layout.target(map.values_as_mut(), self.first_scale);
+                convolution.run_to(image, 1, &target, shared);
+            }
+            (map, _) => {
+                let values = floats.of_len(self.first.output().len());
+                self.first.forward(image, 1, values)?;
+                if let Some((layout, map)) = map {
+                    layout.quantize(values, self.first_scale, map.values_as_mut());
+                }
+            }
         }
         for (index, layer) in self.layers.iter().enumerate() {
             let (sources, targets) = inputs.split_at_mut(index + 1);

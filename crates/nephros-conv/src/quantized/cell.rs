@@ -30,7 +30,7 @@ impl Cell for f32 {
 
 /// The nearest integer, ties to even, between 0 and 255.
 #[inline(always)]
-pub(super) fn to_u8(value: f32) -> u8 {
+pub(crate) fn to_u8(value: f32) -> u8 {
     (value.clamp(0.0, 255.0) + ROUND).to_bits() as u8
 }
 

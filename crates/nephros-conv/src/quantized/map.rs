@@ -9,7 +9,7 @@ use super::{
     kernel::{CHUNK, PANEL},
     tile::SIDE,
 };
-use crate::{Shape, memory::SharedMap};
+use crate::{Shape, convolution::Target, kernels::Sink, memory::SharedMap};
 
 /// `[chunks, 1 + height + 1, 1 + width + 1, CHUNK]` with height and width up to whole tiles; zeros
 /// around each chunk's pixels and for the channels that fill the last chunk.
@@ -42,6 +42,19 @@ impl MapLayout {
     pub(super) fn patch(self, channel: usize, y: usize, x: usize) -> usize {
         let chunk = channel / CHUNK * self.chunk_stride();
         chunk + y * self.row_stride() + x * CHUNK + channel % CHUNK
+    }
+
+    /// For a convolution in floats: `value * scale`, rounded. The rest of `map` is left as it is.
+    pub(super) fn target(self, map: &mut [u8], scale: f32) -> Target<'_> {
+        Target {
+            sink: Sink::Bytes { map: SharedMap::new(map), scale },
+            start: self.at(0, 0, 0),
+            image_stride: self.len(),
+            row_stride: self.row_stride(),
+            pixel_stride: CHUNK,
+            chunk: CHUNK,
+            chunk_stride: self.chunk_stride(),
+        }
     }
 
     /// Quantises a `[height, width, channels]` map that holds no negative values: `value * scale`,
