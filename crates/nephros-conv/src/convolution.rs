@@ -228,6 +228,6 @@ impl Convolution {
 }
 
 /// Part `index` of `count` nearly equal parts of a range.
-fn share(range: &Range<usize>, count: usize, index: usize) -> Range<usize> {
+pub(crate) fn share(range: &Range<usize>, count: usize, index: usize) -> Range<usize> {
     range.start + range.len() * index / count..range.start + range.len() * (index + 1) / count
 }

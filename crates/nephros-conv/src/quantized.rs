@@ -97,6 +97,7 @@ struct Maps {
 
 impl QuantizedNetwork {
     /// Compiles a chain that begins with convolutions and poolings, each convolution with ReLU.
+    /// 8-bit convolutions have no [`Tiling::F2`]: where `options` ask for it, they run directly.
     ///
     /// # Errors
     /// As [`Network::with_options`]; [`ConvError::Calibration`] when the calibration is of other
@@ -155,11 +156,9 @@ impl QuantizedNetwork {
         check_length("output", batch, result_len, output.len())?;
         check_finite(input, image_len)?;
         let mut maps = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-        let images = input.chunks_exact(image_len).zip(output.chunks_exact_mut(result_len));
-        // Inside the pool, so that not every layer has to wake a thread of it and wait.
-        rayon::scope(|_| {
-            images.into_iter().try_for_each(|(image, result)| self.forward_image(image, result, &mut maps))
-        })?;
+        for (image, result) in input.chunks_exact(image_len).zip(output.chunks_exact_mut(result_len)) {
+            self.forward_image(image, result, &mut maps)?;
+        }
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(maps);
         Ok(())
     }

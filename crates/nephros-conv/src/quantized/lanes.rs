@@ -119,7 +119,9 @@ impl Sums for [i32; 16] {
 
     #[inline(always)]
     fn scale(mut self, factor: i32, shift: u32) -> Self {
-        self.iter_mut().for_each(|lane| *lane = lane.wrapping_mul(factor) >> shift);
+        for lane in &mut self {
+            *lane = lane.wrapping_mul(factor) >> shift;
+        }
         self
     }
 }

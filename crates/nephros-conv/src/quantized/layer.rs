@@ -7,12 +7,12 @@ use rayon::prelude::*;
 use super::{
     cell::{Cell, Finishing},
     kernel::{CHUNK, Cells, Multiplier, PANEL, RUN, Window},
-    map::{MapLayout, Output, share},
+    map::{MapLayout, Output},
     pack::Kernel,
     tile::{self, WORDS},
     tiled::Tiles,
 };
-use crate::{Shape, Tiling, memory::Aligned};
+use crate::{Shape, Tiling, convolution::share, memory::Aligned};
 
 /// Tasks for each thread, so that one that is held up does not hold up all.
 const TASKS_PER_THREAD: usize = 4;

@@ -1,7 +1,5 @@
 //! 8-bit maps between layers, and where a layer writes.
 
-use std::ops::Range;
-
 use rayon::prelude::*;
 
 use super::{
@@ -148,9 +146,4 @@ impl<C: Copy> PanelOutput<'_, C> {
             None => pixel.copy_from_slice(&cells[..self.channels]),
         }
     }
-}
-
-/// Part `index` of `count` nearly equal parts of a range.
-pub(super) fn share(range: &Range<usize>, count: usize, index: usize) -> Range<usize> {
-    range.start + range.len() * index / count..range.start + range.len() * (index + 1) / count
 }

@@ -8,10 +8,10 @@ use super::{
     cell::Cell,
     kernel::{PANEL, RUN},
     layer::QuantizedLayer,
-    map::{Output, PanelOutput, share},
+    map::{Output, PanelOutput},
     tile::{POSITIONS, SIDE, TileSums, WORDS},
 };
-use crate::{Shape, memory::Aligned};
+use crate::{Shape, convolution::share, memory::Aligned};
 
 /// Blocks that a thread works on together: their sums of one panel take 252 KiB, a quarter of a
 /// second-level cache of 1 MiB.
@@ -44,7 +44,7 @@ pub(super) struct Tiles<'a> {
     source: &'a [u8],
     /// Columns of tiles.
     across: usize,
-    tiles: usize,
+    count: usize,
     /// Channels up to whole lines.
     depth: usize,
 }
@@ -56,18 +56,18 @@ impl<'a> Tiles<'a> {
         let shrink = layer.shrink();
         let (down, across) = ((height * shrink).div_ceil(SIDE), (width * shrink).div_ceil(SIDE));
         let depth = layer.input.0.channels.next_multiple_of(WORDS);
-        Self { layer, weights, source, across, tiles: down * across, depth }
+        Self { layer, weights, source, across, count: down * across, depth }
     }
 
     /// `shared` is a buffer that is kept for the next call.
     pub(super) fn run<C: Cell>(&self, output: &Output<'_, C>, shared: &mut Aligned) {
         let threads = rayon::current_num_threads();
-        if self.tiles < threads * ALONE_TILES {
+        if self.count < threads * ALONE_TILES {
             return self.run_together(output, shared);
         }
-        let count = self.tiles.div_ceil(BLOCKS * RUN).next_multiple_of(threads);
+        let count = self.count.div_ceil(BLOCKS * RUN).next_multiple_of(threads);
         let groups = (0..count).into_par_iter().with_max_len(1);
-        groups.for_each(|index| self.run_alone(share(&(0..self.tiles), count, index), output));
+        groups.for_each(|index| self.run_alone(share(&(0..self.count), count, index), output));
     }
 
     fn panels(&self) -> usize {
@@ -108,7 +108,7 @@ impl<'a> Tiles<'a> {
     /// All threads transform the tiles, then each takes other panels: where there are few tiles and
     /// many weights, each weight is read once.
     fn run_together<C: Cell>(&self, output: &Output<'_, C>, shared: &mut Aligned) {
-        let (blocks, stride) = (Self::blocks(&(0..self.tiles)), self.block_stride());
+        let (blocks, stride) = (Self::blocks(&(0..self.count)), self.block_stride());
         let values = shared.of_len_as::<i16>(blocks.len() * stride);
         let loads = blocks.par_iter().zip(values.par_chunks_exact_mut(stride));
         loads.with_max_len(1).for_each(|(block, values)| self.load(block.clone(), values));
