@@ -16,10 +16,6 @@ use crate::{Shape, Tiling, convolution::share, memory::Aligned};
 
 /// Tasks for each thread, so that one that is held up does not hold up all.
 const TASKS_PER_THREAD: usize = 4;
-/// Shorter side of a map from which tiles are faster than every product of the definition: on
-/// 14×14 pixels a quarter of their products lies outside.
-const TILES_FROM: usize = 20;
-
 /// A compiled layer.
 pub(super) struct QuantizedLayer {
     pub(super) input: MapLayout,
@@ -57,7 +53,7 @@ impl QuantizedLayer {
         };
         let scale = padded(kernel.steps.iter().map(|step| step * input_step / output_step).collect());
         let bias = padded(bias.iter().map(|bias| bias / output_step).collect());
-        let large = input.height.min(input.width) >= TILES_FROM;
+        let large = input.height.min(input.width) >= multiplier.tiles_from();
         let tiles = tiling.map_or(large, |tiling| tiling == Tiling::F4);
         let weights = if tiles && input.channels <= tile::MOST_CHANNELS {
             Weights::Tiles(kernel.transformed(input.channels.next_multiple_of(WORDS)))
