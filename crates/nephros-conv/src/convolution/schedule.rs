@@ -35,7 +35,7 @@ impl Convolution {
         let tasks = TASKS_PER_THREAD * rayon::current_num_threads();
         if tiles.len() >= tasks * alone {
             let count = tiles.len().div_ceil(alone);
-            (0..count).into_par_iter().with_max_len(1).for_each(|index| {
+            (0..count).into_par_iter().for_each(|index| {
                 self.run_alone(source, share(&tiles, count, index), target);
             });
         } else {
@@ -77,15 +77,13 @@ impl Convolution {
     fn run_together(&self, source: &[f32], tiles: &Range<usize>, target: &Target<'_>, shared: &mut Aligned) {
         let (blocks, stride) = (self.blocks(tiles), self.block_stride());
         let values = shared.of_len(blocks.len() * stride);
-        blocks.par_iter().zip(values.par_chunks_exact_mut(stride)).with_max_len(1).for_each(
-            |(block, values)| {
-                SCRATCH.with_borrow_mut(|scratch| self.load(source, block, values, &mut scratch.patch));
-            },
-        );
+        blocks.par_iter().zip(values.par_chunks_exact_mut(stride)).for_each(|(block, values)| {
+            SCRATCH.with_borrow_mut(|scratch| self.load(source, block, values, &mut scratch.patch));
+        });
         let tasks = TASKS_PER_THREAD * rayon::current_num_threads();
         let parts = tasks.div_ceil(self.panels()).min(blocks.len());
         let values = &*values;
-        (0..self.panels() * parts).into_par_iter().with_max_len(1).for_each(|task| {
+        (0..self.panels() * parts).into_par_iter().for_each(|task| {
             let (panel, part) = (task / parts, share(&(0..blocks.len()), parts, task % parts));
             let values = &values[part.start * stride..part.end * stride];
             SCRATCH.with_borrow_mut(|scratch| {
