@@ -3,15 +3,18 @@
 
 mod pack;
 mod schedule;
+mod target;
 
 use std::ops::Range;
 
 use crate::{
     Shape,
     kernels::{Finish, Kernels, Patch, TileSteps},
-    memory::{Aligned, SharedMap},
+    memory::Aligned,
     tiling::Tiling,
 };
+
+pub(crate) use target::Target;
 
 /// A compiled convolution, with its bias, ReLU and the pooling that follows it.
 pub(crate) struct Convolution {
@@ -173,7 +176,7 @@ impl Convolution {
         blocks: &[Block],
         values: &[f32],
         sums: &mut Aligned,
-        map: &SharedMap<'_>,
+        target: &Target<'_>,
     ) {
         let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else { return };
         let tiles = first.tiles.start..last.tiles.end;
@@ -194,25 +197,24 @@ impl Convolution {
         }
         for (tile, sums) in tiles.zip(sums.chunks_exact(stride)) {
             // SAFETY: the tile and the panel are among the caller's.
-            unsafe { self.finish(panel, tile, sums, map) }
+            unsafe { self.finish(panel, tile, sums, target) }
         }
     }
 
     /// # Safety
     /// No reference to this panel's channels of this tile's pixels may be alive.
     #[allow(unsafe_code, reason = "writes a map that threads share")]
-    unsafe fn finish(&self, panel: usize, tile: usize, sums: &[f32], map: &SharedMap<'_>) {
+    unsafe fn finish(&self, panel: usize, tile: usize, sums: &[f32], target: &Target<'_>) {
         let Shape { height, width, channels } = self.output;
         let columns = self.panel;
         let shrink = if self.pool { 2 } else { 1 };
         let (image, y, x) = self.locate(tile);
         let (y, x) = (y / shrink, x / shrink);
-        let pixel = (image * height + y) * width + x;
         let finish = Finish {
-            map,
-            start: pixel * channels + panel * columns,
-            row_stride: width * channels,
-            pixel_stride: channels,
+            sink: &target.sink,
+            start: target.at(image, (y, x), panel * columns),
+            row_stride: target.row_stride,
+            pixel_stride: target.pixel_stride,
             rows: (height - y).min(self.tiling.side()),
             columns: (width - x).min(self.tiling.side()),
             channels: (channels - panel * columns).min(columns),
@@ -226,6 +228,6 @@ impl Convolution {
 }
 
 /// Part `index` of `count` nearly equal parts of a range.
-fn share(range: &Range<usize>, count: usize, index: usize) -> Range<usize> {
+pub(crate) fn share(range: &Range<usize>, count: usize, index: usize) -> Range<usize> {
     range.start + range.len() * index / count..range.start + range.len() * (index + 1) / count
 }

@@ -7,7 +7,7 @@ mod tile;
 
 use std::fmt;
 
-pub(crate) use tile::{Finish, Patch, TileSteps};
+pub(crate) use tile::{Finish, Patch, Sink, TileSteps};
 
 use crate::{ConvError, tiling::Tiling};
 

@@ -2,6 +2,8 @@
 
 use std::{marker::PhantomData, ops::Range, slice};
 
+use bytemuck::Pod;
+
 /// Floats in a cache line, the alignment of an [`Aligned`] buffer.
 const LINE: usize = 16;
 
@@ -28,6 +30,27 @@ impl Aligned {
             *self = Self::zeroed(len);
         }
         &mut self.values[self.start..self.start + len]
+    }
+
+    /// `len` zeros of another type.
+    pub(crate) fn zeroed_as<T: Pod>(len: usize) -> Self {
+        Self::zeroed((len * size_of::<T>()).div_ceil(size_of::<f32>()))
+    }
+
+    /// As [`Self::of_len`], as another type.
+    pub(crate) fn of_len_as<T: Pod>(&mut self, len: usize) -> &mut [T] {
+        let floats = (len * size_of::<T>()).div_ceil(size_of::<f32>());
+        &mut bytemuck::cast_slice_mut(self.of_len(floats))[..len]
+    }
+
+    /// The values as another type, and perhaps some zeros after them.
+    pub(crate) fn values_as<T: Pod>(&self) -> &[T] {
+        bytemuck::cast_slice(self.values())
+    }
+
+    /// As [`Self::values_as`].
+    pub(crate) fn values_as_mut<T: Pod>(&mut self) -> &mut [T] {
+        bytemuck::cast_slice_mut(self.values_mut())
     }
 
     pub(crate) fn values(&self) -> &[f32] {

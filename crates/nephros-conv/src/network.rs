@@ -194,6 +194,14 @@ impl Network {
         Ok(())
     }
 
+    /// The only step, where it is a convolution.
+    pub(crate) fn convolution(&self) -> Option<&Convolution> {
+        match self.steps.as_slice() {
+            [Step { kernel: Kernel::Convolution(convolution), .. }] => Some(convolution),
+            _ => None,
+        }
+    }
+
     fn forward_group(&self, images: &[f32], results: &mut [f32], buffers: &mut Buffers) {
         let count = images.len() / self.input.len();
         let (single, rest) = self.steps.split_at(self.single);

@@ -6,8 +6,15 @@
 
 mod build;
 mod calibration;
+mod cell;
 mod kernel;
+mod lanes;
 mod layer;
+mod map;
+mod pack;
+mod product;
+mod tile;
+mod tiled;
 mod weights;
 
 use std::{
@@ -17,11 +24,14 @@ use std::{
 
 use crate::{
     ConvError, Layer, Network, Options, Shape,
+    memory::Aligned,
     network::{check_finite, check_length},
 };
 pub use build::QuantizedBuilder;
 pub use calibration::{Calibration, Calibrator};
-use layer::{QuantizedLayer, Target};
+pub(crate) use cell::to_u8;
+use layer::QuantizedLayer;
+use map::Output;
 pub use weights::QuantizedKernel;
 
 /// A chain of layers whose convolutions, but for one on few channels at the start, run on 8-bit
@@ -39,13 +49,18 @@ pub struct QuantizedNetwork {
 
 #[derive(Default)]
 struct Maps {
-    floats: Vec<f32>,
-    source: Vec<u8>,
-    target: Vec<u8>,
+    /// What the layers before and after the 8-bit ones leave.
+    floats: Aligned,
+    /// What each 8-bit layer reads. Each has its own, so that the zeros around its pixels are
+    /// written once.
+    inputs: Vec<Aligned>,
+    /// Transformed values that all threads read.
+    shared: Aligned,
 }
 
 impl QuantizedNetwork {
     /// Compiles a chain that begins with convolutions and poolings, each convolution with ReLU.
+    /// 8-bit convolutions have no [`crate::Tiling::F2`]: where `options` ask for it, they run directly.
     ///
     /// # Errors
     /// As [`Network::with_options`]; [`ConvError::Calibration`] when the calibration is of other
@@ -95,30 +110,36 @@ impl QuantizedNetwork {
     }
 
     fn forward_image(&self, image: &[f32], result: &mut [f32], maps: &mut Maps) -> Result<(), ConvError> {
-        let Maps { floats, source, target } = maps;
-        floats.resize(self.first.output().len(), 0.0);
-        self.first.forward(image, 1, floats)?;
-        let Some((last, layers)) = self.layers.split_last() else {
-            return self.rest.forward(floats, 1, result);
-        };
-        let first = self.layers.first().unwrap_or(last).input;
-        grow(source, first.len());
-        first.quantize(floats, self.first_scale, &mut source[..first.len()]);
-        for layer in layers {
-            grow(target, layer.output.len());
-            layer.run(source, Target::Map(&mut target[..layer.output.len()]));
-            std::mem::swap(source, target);
+        let Maps { floats, inputs, shared } = maps;
+        if inputs.is_empty() {
+            inputs.extend(self.layers.iter().map(|layer| Aligned::zeroed_as::<u8>(layer.input.len())));
         }
-        floats.resize(last.output.0.len(), 0.0);
-        last.run(source, Target::Floats(floats));
-        self.rest.forward(floats, 1, result)
-    }
-}
-
-/// Makes a buffer at least so long.
-fn grow(buffer: &mut Vec<u8>, len: usize) {
-    if buffer.len() < len {
-        buffer.resize(len, 0);
+        let map = self.layers.first().map(|layer| layer.input).zip(inputs.first_mut());
+        match (map, self.first.convolution()) {
+            // The floats would take four times the room, and fill the caches.
+            (Some((layout, map)), Some(convolution)) => {
+                let target = layout.target(map.values_as_mut(), self.first_scale);
+                convolution.run_to(image, 1, &target, shared);
+            }
+            (map, _) => {
+                let values = floats.of_len(self.first.output().len());
+                self.first.forward(image, 1, values)?;
+                if let Some((layout, map)) = map {
+                    layout.quantize(values, self.first_scale, map.values_as_mut());
+                }
+            }
+        }
+        for (index, layer) in self.layers.iter().enumerate() {
+            let (sources, targets) = inputs.split_at_mut(index + 1);
+            let source = sources[index].values_as();
+            if let Some(target) = targets.first_mut() {
+                layer.run(source, &Output::map(layer.output, target.values_as_mut()), shared);
+            } else {
+                let values = floats.of_len(layer.output.0.len());
+                layer.run(source, &Output::floats(layer.output.0, values), shared);
+            }
+        }
+        self.rest.forward(floats.of_len(self.rest.input().len()), 1, result)
     }
 }
 

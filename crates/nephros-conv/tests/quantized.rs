@@ -4,16 +4,20 @@
 
 mod reference;
 
-use nephros_conv::{Calibration, ConvError, Isa, Layer, Options, QuantizedNetwork, Shape};
+use nephros_conv::{Calibration, ConvError, Isa, Layer, Options, QuantizedNetwork, Shape, Tiling};
 use proptest::prelude::*;
 
 use crate::reference::{Owned, conv, dense, forward, network, noise};
 
 fn quantized(shape: Shape, layers: &[Owned], images: &[f32], isa: Isa) -> QuantizedNetwork {
+    with_tiling(shape, layers, images, Options { isa, tiling: None })
+}
+
+fn with_tiling(shape: Shape, layers: &[Owned], images: &[f32], options: Options) -> QuantizedNetwork {
     let layers: Vec<Layer<'_>> = layers.iter().map(Owned::borrow).collect();
     let batch = images.len() / shape.len();
     let calibration = Calibration::measure(shape, &layers, images, batch).unwrap();
-    QuantizedNetwork::new(shape, &layers, &calibration, Options { isa, tiling: None }).unwrap()
+    QuantizedNetwork::new(shape, &layers, &calibration, options).unwrap()
 }
 
 fn run(network: &QuantizedNetwork, input: &[f32], batch: usize) -> Vec<f32> {
@@ -74,6 +78,65 @@ proptest! {
         let results: Vec<_> = results.collect();
         for result in &results {
             prop_assert_eq!(result, &results[0]);
+        }
+    }
+}
+
+/// Direct and by tiles, on every instruction set, the first being the one to compare with.
+fn in_every_way(shape: Shape, layers: &[Owned], input: &[f32]) -> Vec<Vec<f32>> {
+    let ways = [Some(Tiling::Direct), Some(Tiling::F4), None].into_iter();
+    let ways = ways.flat_map(|tiling| available().into_iter().map(move |isa| Options { isa, tiling }));
+    ways.map(|options| run(&with_tiling(shape, layers, input, options), input, 1)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 24 }))]
+
+    #[test]
+    fn tiles_give_the_bits_of_the_definition(
+        height in 2..30_usize, width in 2..30_usize, channels in 17..140_usize, outputs in 1..100_usize,
+        pool: bool, seed in 0..1000_u32,
+    ) {
+        let shape = Shape { height, width, channels };
+        let mut layers = vec![conv(channels, outputs, true, seed), conv(outputs, 70, true, seed + 2)];
+        if pool {
+            layers.insert(1, Owned::Pool);
+        }
+        let input: Vec<f32> = noise(shape.len(), seed).into_iter().map(f32::abs).collect();
+        let results = in_every_way(shape, &layers, &input);
+        for result in &results {
+            prop_assert_eq!(result, &results[0]);
+        }
+    }
+}
+
+/// Inputs and weights that bring the transforms and the sums of 512 channels to their limits.
+#[test]
+fn tiles_are_exact_at_the_limits() {
+    let shape = Shape { height: 6, width: 7, channels: 512 };
+    for (kind, sign) in [(0, 1.0), (0, -1.0), (1, 1.0), (1, -1.0), (2, 1.0), (2, -1.0)] {
+        // Of one sign, as a chequered board, and by columns.
+        let taps = (0..9).map(|tap| match kind {
+            1 if tap % 2 == 1 => -sign,
+            2 if tap % 3 == 1 => -sign,
+            _ => sign,
+        });
+        let kernel = taps.flat_map(|weight| std::iter::repeat_n(weight, 3 * shape.channels)).collect();
+        let layer = Owned::Conv(kernel, vec![0.25; 3], true);
+        let pixels = (0..shape.height * shape.width).flat_map(|pixel| {
+            let (y, x) = (pixel / shape.width, pixel % shape.width);
+            let white = match kind {
+                0 => true,
+                1 => (y + x) % 2 == 0,
+                _ => x % 2 == 0,
+            };
+            std::iter::repeat_n(if white { 1.0 } else { 0.0 }, shape.channels)
+        });
+        let input: Vec<f32> = pixels.collect();
+        let results = in_every_way(shape, std::slice::from_ref(&layer), &input);
+        assert!(results[0].iter().any(|value| *value > 0.25) || sign < 0.0);
+        for result in &results {
+            assert_eq!(result, &results[0], "kind {kind}, sign {sign}");
         }
     }
 }

@@ -5,8 +5,8 @@ use std::{cell::RefCell, ops::Range};
 
 use rayon::prelude::*;
 
-use super::{Convolution, Scratch, share};
-use crate::memory::{Aligned, SharedMap};
+use super::{Convolution, Scratch, Target, share};
+use crate::memory::Aligned;
 
 /// Values that a thread transforms for itself: half of a second-level cache of 1 MiB, beside the
 /// sums and the kernels that pass through.
@@ -25,19 +25,23 @@ impl Convolution {
     /// Runs a group of images, one after the other in `source` and `target`. `shared` is a buffer
     /// that is kept for the next call.
     pub(crate) fn run(&self, source: &[f32], images: usize, target: &mut [f32], shared: &mut Aligned) {
+        self.run_to(source, images, &Target::floats(self.output, target), shared);
+    }
+
+    /// As [`Self::run`], into another kind of map.
+    pub(crate) fn run_to(&self, source: &[f32], images: usize, target: &Target<'_>, shared: &mut Aligned) {
         let tiles = 0..images * self.tiles.0 * self.tiles.1;
-        let map = &SharedMap::new(target);
         let alone = self.group_tiles(ALONE_VALUES);
         let tasks = TASKS_PER_THREAD * rayon::current_num_threads();
         if tiles.len() >= tasks * alone {
             let count = tiles.len().div_ceil(alone);
             (0..count).into_par_iter().for_each(|index| {
-                self.run_alone(source, share(&tiles, count, index), map);
+                self.run_alone(source, share(&tiles, count, index), target);
             });
         } else {
             let count = tiles.len().div_ceil(self.group_tiles(usize::MAX));
             for index in 0..count {
-                self.run_together(source, &share(&tiles, count, index), map, shared);
+                self.run_together(source, &share(&tiles, count, index), target, shared);
             }
         }
     }
@@ -53,7 +57,7 @@ impl Convolution {
     /// One thread takes tiles all the way: where there are many tiles and few kernels, their
     /// values never leave its cache.
     #[allow(unsafe_code, reason = "writes a map that threads share")]
-    fn run_alone(&self, source: &[f32], tiles: Range<usize>, map: &SharedMap<'_>) {
+    fn run_alone(&self, source: &[f32], tiles: Range<usize>, target: &Target<'_>) {
         SCRATCH.with_borrow_mut(|Scratch { values, sums, patch }| {
             let blocks = self.blocks(&tiles);
             let values = values.of_len(blocks.len() * self.block_stride());
@@ -62,7 +66,7 @@ impl Convolution {
             }
             for panel in 0..self.panels() {
                 // SAFETY: no other task has these tiles.
-                unsafe { self.multiply(panel, &blocks, values, sums, map) }
+                unsafe { self.multiply(panel, &blocks, values, sums, target) }
             }
         });
     }
@@ -70,7 +74,7 @@ impl Convolution {
     /// All threads transform the tiles, then each takes other panels: where there are few tiles and
     /// many kernels, each kernel is read once.
     #[allow(unsafe_code, reason = "writes a map that threads share")]
-    fn run_together(&self, source: &[f32], tiles: &Range<usize>, map: &SharedMap<'_>, shared: &mut Aligned) {
+    fn run_together(&self, source: &[f32], tiles: &Range<usize>, target: &Target<'_>, shared: &mut Aligned) {
         let (blocks, stride) = (self.blocks(tiles), self.block_stride());
         let values = shared.of_len(blocks.len() * stride);
         blocks.par_iter().zip(values.par_chunks_exact_mut(stride)).for_each(|(block, values)| {
@@ -84,7 +88,7 @@ impl Convolution {
             let values = &values[part.start * stride..part.end * stride];
             SCRATCH.with_borrow_mut(|scratch| {
                 // SAFETY: no other task has this panel of these tiles.
-                unsafe { self.multiply(panel, &blocks[part], values, &mut scratch.sums, map) }
+                unsafe { self.multiply(panel, &blocks[part], values, &mut scratch.sums, target) }
             });
         });
     }

@@ -2,6 +2,7 @@
 
 use crate::{
     memory::SharedMap,
+    quantized::to_u8,
     tiling::Tiling,
     vector::Vector,
     winograd::{F2, F4, Identity, Scheme},
@@ -27,9 +28,19 @@ pub(crate) struct TileSteps {
     pub(crate) chunk: usize,
 }
 
+/// The values of a map that threads share.
+pub(crate) enum Sink<'a> {
+    Floats(SharedMap<'a>),
+    /// `value * scale`, rounded, between 0 and 255.
+    Bytes {
+        map: SharedMap<'a, u8>,
+        scale: f32,
+    },
+}
+
 /// Where a tile's pixels go, and what happens to them on the way.
 pub(crate) struct Finish<'a> {
-    pub(crate) map: &'a SharedMap<'a>,
+    pub(crate) sink: &'a Sink<'a>,
     /// Position in the map of the tile's first pixel and the panel's first channel.
     pub(crate) start: usize,
     /// Values from a row of the map to the next.
@@ -210,14 +221,32 @@ unsafe fn write<V: Vector<L>, const L: usize>(
 ) {
     let start = finish.start + y * finish.row_stride + x * finish.pixel_stride + vector * L;
     let channels = (finish.channels - vector * L).min(L);
-    // SAFETY: as the caller promises, and the part ends with this function.
-    let pixel = unsafe { finish.map.part(start..start + channels) };
-    if let Some(pixel) = pixel.first_chunk_mut::<L>() {
-        value.store(pixel);
-    } else {
-        let mut all = [0.0; L];
-        value.store(&mut all);
-        pixel.copy_from_slice(&all[..channels]);
+    let range = start..start + channels;
+    match finish.sink {
+        Sink::Floats(map) => {
+            // SAFETY: as the caller promises, and the part ends with this function.
+            let pixel = unsafe { map.part(range) };
+            if let Some(pixel) = pixel.first_chunk_mut::<L>() {
+                value.store(pixel);
+            } else {
+                let mut all = [0.0; L];
+                value.store(&mut all);
+                pixel.copy_from_slice(&all[..channels]);
+            }
+        }
+        Sink::Bytes { map, scale } => {
+            let (mut all, mut bytes) = ([0.0; L], [0; L]);
+            value.scale(*scale).store(&mut all);
+            for (byte, value) in bytes.iter_mut().zip(all) {
+                *byte = to_u8(value);
+            }
+            // SAFETY: as above.
+            let pixel = unsafe { map.part(range) };
+            match pixel.first_chunk_mut::<L>() {
+                Some(pixel) => *pixel = bytes,
+                None => pixel.copy_from_slice(&bytes[..channels]),
+            }
+        }
     }
 }
 

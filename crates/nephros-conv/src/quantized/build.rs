@@ -7,7 +7,7 @@ use super::{
     kernel::{CHUNK, Multiplier},
     layer::QuantizedLayer,
 };
-use crate::{ConvError, Layer, Network, NetworkBuilder, Options, Shape, network::check_weights};
+use crate::{ConvError, Layer, Network, NetworkBuilder, Options, Shape, Tiling, network::check_weights};
 
 /// Channels of an input that stays in floats: a chunk would be mostly zeros, and an image has
 /// values below zero.
@@ -32,7 +32,8 @@ pub struct QuantizedBuilder {
     shape: Shape,
     /// What a step of the map so far stands for.
     step: f32,
-    multiplier: Multiplier,
+    /// How to multiply, and by which tiles where it is given.
+    way: (Multiplier, Option<Tiling>),
     /// What runs in floats after the last convolution.
     rest: Option<NetworkBuilder>,
 }
@@ -54,7 +55,7 @@ impl QuantizedBuilder {
             layers: Vec::new(),
             shape: input,
             step,
-            multiplier: Multiplier::of(options.isa),
+            way: (Multiplier::of(options.isa), options.tiling),
             rest: None,
         })
     }
@@ -115,7 +116,7 @@ impl QuantizedBuilder {
         let output_step = if last { 1.0 } else { step(maximum) };
         let output = Shape { channels: bias.len(), ..input };
         let steps = (self.step, output_step);
-        self.layers.push(QuantizedLayer::new((input, output), kernel, bias, steps, self.multiplier));
+        self.layers.push(QuantizedLayer::new((input, output), kernel, bias, steps, self.way));
         (self.shape, self.step) = (output, output_step);
         self.position += 1;
         Ok(())

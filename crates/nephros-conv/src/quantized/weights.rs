@@ -26,6 +26,16 @@ impl QuantizedKernel {
         Self { values, steps }
     }
 
+    /// Output channels.
+    pub(super) fn outputs(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Input channels.
+    pub(super) fn inputs(&self) -> usize {
+        self.values.len() / (9 * self.outputs().max(1))
+    }
+
     /// Whether it is a kernel from `input` to so many outputs.
     pub(super) fn check(&self, layer: usize, input: Shape, outputs: usize) -> Result<(), ConvError> {
         if outputs == 0 {
