@@ -148,7 +148,8 @@ fn a_keras_file_predicts_as_its_weights_do_and_says_what_it_assumes() {
     assert_eq!(loaded.preprocessing(), &preprocessing(SIZE));
     assert_eq!(loaded.id(), format!("compact-{}", &sha256(&weights.to_bytes().unwrap())[..8]));
     let assumption = loaded.assumption().unwrap();
-    assert!(assumption.contains("`unit`) and Normal, Tumor; `--preprocessing caffe`"), "{assumption}");
+    let expected = "the whole image, RGB in 0 to 1 (`unit`), and Normal, Tumor; `--preprocessing caffe`";
+    assert!(assumption.contains(expected), "{assumption}");
     let caffe = Predictor::load(&path, Some(Normalization::Caffe)).unwrap();
     assert_eq!(caffe.preprocessing().normalization, Normalization::Caffe);
     assert!(caffe.assumption().unwrap().ends_with("does not name its classes: assumed Normal, Tumor"));
