@@ -78,8 +78,11 @@ impl Architecture {
         image_size: [usize; 3],
         count: usize,
     ) -> Result<Network, NetworkError> {
-        let count = count.min(self.layers().len());
-        self.build_layers(&self.layers()[..count], weights, image_size, Options::default())
+        let mut builder = self.builder(image_size, Options::default())?;
+        for layer in self.layers().iter().take(count) {
+            push(&mut builder, layer, weights)?;
+        }
+        Ok(builder.finish())
     }
 
     /// As [`Self::build_features`], for one instruction set or way to convolve.
@@ -92,21 +95,11 @@ impl Architecture {
         image_size: [usize; 3],
         options: Options,
     ) -> Result<Network, NetworkError> {
-        self.build_layers(self.layers(), weights, image_size, options)
-    }
-
-    fn build_layers(
-        self,
-        layers: &[FeatureLayer],
-        weights: &dyn Arrays,
-        image_size: [usize; 3],
-        options: Options,
-    ) -> Result<Network, NetworkError> {
         let mut builder = self.builder(image_size, options)?;
-        // Layer by layer, and all kernels in the buffer that the largest needs: those of VGG16 would
-        // take 59 MB if all were held at once, and buffers of many sizes leave gaps.
-        let mut kernel = Vec::with_capacity(layers.iter().map(kernel_len).max().unwrap_or(0));
-        layers.iter().try_for_each(|layer| push(&mut builder, layer, weights, &mut kernel))?;
+        // Layer by layer: the folded kernels of VGG16 would take 59 MB if all were held at once.
+        for layer in self.layers() {
+            push(&mut builder, layer, weights)?;
+        }
         Ok(builder.finish())
     }
 
@@ -146,22 +139,16 @@ impl Architecture {
     }
 }
 
-/// Values in the kernel of a layer.
-fn kernel_len(layer: &FeatureLayer) -> usize {
-    if let FeatureLayer::Conv { inputs, outputs, .. } = layer { inputs * outputs * 9 } else { 0 }
-}
-
-/// Folds and packs one layer, by way of a buffer.
+/// Folds and packs one layer.
 fn push(
     builder: &mut NetworkBuilder,
     layer: &FeatureLayer,
     weights: &dyn Arrays,
-    kernel: &mut Vec<f32>,
 ) -> Result<(), NetworkError> {
     match *layer {
         FeatureLayer::Conv { key, batch_norm, inputs, outputs, .. } => {
-            let bias = convolution_into(kernel, weights, key, batch_norm, (inputs, outputs))?;
-            builder.push(&Layer::Conv3x3 { kernel, bias: &bias, relu: true })?;
+            let (kernel, bias) = convolution(weights, key, batch_norm, inputs, outputs)?;
+            builder.push(&Layer::Conv3x3 { kernel: &kernel, bias: &bias, relu: true })?;
         }
         FeatureLayer::MaxPool { .. } => builder.push(&Layer::MaxPool2x2)?,
         FeatureLayer::GlobalAveragePool => builder.push(&Layer::GlobalAveragePool)?,
@@ -193,27 +180,13 @@ pub(super) fn convolution(
     inputs: usize,
     outputs: usize,
 ) -> Result<(Vec<f32>, Vec<f32>), WeightsError> {
-    let mut kernel = Vec::new();
-    let bias = convolution_into(&mut kernel, weights, key, batch_norm, (inputs, outputs))?;
-    Ok((kernel, bias))
-}
-
-/// As [`convolution`], with the kernel in a buffer and the bias returned.
-fn convolution_into(
-    kernel: &mut Vec<f32>,
-    weights: &dyn Arrays,
-    key: &str,
-    batch_norm: Option<&str>,
-    (inputs, outputs): (usize, usize),
-) -> Result<Vec<f32>, WeightsError> {
     let bias = weights.array(&format!("{key}.bias"), &[outputs])?;
     let (scale, bias) = match batch_norm {
         Some(norm) => fold(weights, norm, &bias)?,
         None => (vec![1.0; outputs], bias.into_owned()),
     };
     let (key, shape) = (format!("{key}.weight"), [outputs, inputs, 3, 3]);
-    kernel.clear();
-    kernel.resize(outputs * inputs * 9, 0.0);
+    let mut kernel = vec![0.0; outputs * inputs * 9];
     for first in (0..outputs).step_by(FILTERS) {
         let block = first..outputs.min(first + FILTERS);
         let filters = weights.rows(&key, &shape, block.clone())?;
@@ -226,7 +199,7 @@ fn convolution_into(
             }
         });
     }
-    Ok(bias)
+    Ok((kernel, bias))
 }
 
 /// Filters that are in memory at a time, beside the kernel: the largest of VGG16 take 590 kB, which
