@@ -114,7 +114,9 @@ pub(super) fn abstention_scores(
     let share = |positions: &[usize], kept: &dyn Fn(Image) -> bool, counted: &dyn Fn(Image) -> bool| {
         let of = |also: &dyn Fn(Image) -> bool| -> f64 {
             let images = positions.iter().map(|&position| images[position]);
-            images.filter(|&image| kept(image) && also(image)).map(|image| image.weight).sum()
+            // From 0, because the sum of nothing is -0.
+            let chosen = images.filter(|&image| kept(image) && also(image));
+            chosen.fold(0.0, |sum, image| sum + image.weight)
         };
         let whole = of(&|_| true);
         (whole > 0.0).then(|| of(counted) / whole)
