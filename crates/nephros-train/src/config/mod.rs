@@ -59,8 +59,7 @@ impl Params {
     /// See [`ConfigError`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let mut params: Self = parse(path, text)?;
-        let Named { architecture } = parse(path, text)?;
-        if architecture.is_none() && params.weights == WeightsSource::None {
+        if params.weights == WeightsSource::None && !names_architecture(path, text) {
             // VGG16 learns nothing of use from a random start and few patients.
             params.architecture = Architecture::Compact;
         }
@@ -69,11 +68,15 @@ impl Params {
     }
 }
 
-/// Keys whose default depends on others.
-#[derive(Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct Named {
-    architecture: Option<IgnoredAny>,
+/// Whether a `params.yaml` that could be parsed says which network to use.
+fn names_architecture(path: &Path, text: &str) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+    struct Named {
+        architecture: Option<IgnoredAny>,
+    }
+    // A value that this reading refuses, such as NaN, is one that validation refuses with its key.
+    parse::<Named>(path, text).is_ok_and(|named| named.architecture.is_some())
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
