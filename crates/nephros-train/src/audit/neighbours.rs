@@ -54,7 +54,7 @@ impl Known {
 /// What the comparison of all pairs found.
 #[derive(Debug)]
 pub struct Neighbours {
-    /// Correlation of each picture with the nearest that is not apart; 0 when below [`SEEN`].
+    /// Correlation of each picture with the nearest that is not apart; 0 when below 0.91.
     pub nearest: Vec<f32>,
     /// Whether each picture has a near duplicate.
     pub duplicated: Vec<bool>,
