@@ -34,7 +34,7 @@ pub struct Measured {
 pub fn fit(measured: &Measured, params: &Params) -> (Calibration, Abstention) {
     let Measured { predictions, groups, unit, classes } = measured;
     // Six decimals are read back from JSON as they were written.
-    let temperature = rounded(fit_temperature(predictions, groups, *classes));
+    let temperature = rounded(fit_temperature(predictions, groups));
     let calibrated = predictions.with_temperature(temperature);
     let distinct: std::collections::BTreeSet<usize> = groups.iter().copied().collect();
     let calibration = Calibration {

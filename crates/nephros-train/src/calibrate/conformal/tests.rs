@@ -185,7 +185,7 @@ fn each_label_is_covered_at_the_stated_rate() {
 #[test]
 fn a_temperature_fitted_on_the_same_patients_leaves_the_rate() {
     let fit = |predictions: &Predictions, groups: &[usize]| {
-        let temperature = crate::calibrate::fit_temperature(predictions, groups, 2);
+        let temperature = crate::calibrate::fit_temperature(predictions, groups);
         let calibrated = predictions.with_temperature(temperature);
         let plain = fit_abstention(predictions, groups, 2, 0.2);
         let scaled = fit_abstention(&calibrated, groups, 2, 0.2);
