@@ -73,7 +73,7 @@ fn wrong_types() {
     error: `params.yaml` line 2: `IMAGE_SIZE`: expected 3 numbers such as `[224, 224, 3]`, got `[224, 224]`
     ");
     insta::assert_snapshot!(complaint("EPOCHS: 1", "EPOCHS: 1\nOPTIMIZER: rmsprop"), @r"
-    error: `params.yaml` line 6: `OPTIMIZER`: expected one of `sgd`, `adam`, got `rmsprop`
+    error: `params.yaml` line 6: `OPTIMIZER`: expected one of `sgd`, `adam`, `lbfgs`, got `rmsprop`
     ");
 }
 
