@@ -238,6 +238,12 @@ impl Split {
         members.map(|assignment| assignment.patient.as_str()).filter(|patient| !patient.is_empty()).collect()
     }
 
+    /// Groups of a subset that the audit found.
+    pub fn groups_found(&self, subset: Subset) -> BTreeSet<&str> {
+        let members = self.assignments.iter().filter(|assignment| assignment.subset == subset);
+        members.map(|assignment| assignment.group.as_str()).filter(|group| !group.is_empty()).collect()
+    }
+
     /// For each image of a subset its group: those that were kept together share it.
     pub fn groups(&self, records: &[Record], subset: Subset) -> Vec<usize> {
         let groups = grouped(records, self.unit);

@@ -14,6 +14,8 @@ pub struct SplitFacts {
     pub shared_patients: usize,
     /// Whether images whose patient is not known were put on a side one by one.
     pub blind: bool,
+    /// Groups in the test set, where the audit found them and no patient is known.
+    pub test_groups: Option<usize>,
 }
 
 impl SplitFacts {
@@ -23,9 +25,11 @@ impl SplitFacts {
             [Subset::Train, Subset::Validation, Subset::Test].map(|subset| split.patients(subset));
         let seen = |patient: &&&str| train.contains(**patient) || validation.contains(**patient);
         let unknown = split.assignments.iter().any(|image| image.patient.is_empty());
+        let groups = split.groups_found(Subset::Test);
         Self {
             shared_patients: test.iter().filter(seen).count(),
             blind: split.unit == Unit::Image && unknown,
+            test_groups: (split.unit == Unit::Group).then_some(groups.len()),
         }
     }
 }
@@ -33,7 +37,7 @@ impl SplitFacts {
 /// Judges scores by four conditions; every one that fails is a finding with its figures.
 pub fn gate(scores: &Scores, facts: SplitFacts) -> Gate {
     let findings = [
-        majority_class(scores),
+        majority_class(scores, facts),
         one_class(scores),
         impossible_figures(scores),
         shared_patients(scores, facts),
@@ -54,11 +58,14 @@ fn finding<const N: usize>(code: FindingCode, text: String, figures: [(&str, f64
 /// Over few patients a bootstrap is too narrow, and has no width at all where they all score alike.
 /// The lower end is therefore also that of patients who are right or wrong as a whole, in the same
 /// proportion.
-fn majority_class(scores: &Scores) -> Option<Finding> {
+fn majority_class(scores: &Scores, facts: SplitFacts) -> Option<Finding> {
     let [low, high] = scores.interval_95.accuracy;
     let (accuracy, majority) = (scores.metrics.accuracy, scores.majority_accuracy);
-    let units = scores.n_patients.unwrap_or(scores.n);
-    let unit = if scores.n_patients.is_some() { "patients" } else { "images" };
+    let (units, unit) = match (scores.n_patients, facts.test_groups) {
+        (Some(patients), _) => (patients, "patients"),
+        (None, Some(groups)) => (groups, "groups"),
+        (None, None) => (scores.n, "images"),
+    };
     let exact = exact_lower_end((accuracy * units as f64 + ROUNDING) as usize, units);
     let (bound, how) = if exact < low { (exact, "exact") } else { (low, "bootstrap") };
     // Written so that a NaN is a finding.
@@ -164,7 +171,7 @@ fn impossible_figures(scores: &Scores) -> Option<Finding> {
 
 /// Names of patients stay out: the bundle goes further than the data.
 fn shared_patients(scores: &Scores, facts: SplitFacts) -> Option<Finding> {
-    let SplitFacts { shared_patients, blind } = facts;
+    let SplitFacts { shared_patients, blind, .. } = facts;
     let text = match (shared_patients, blind) {
         (0, false) => return None,
         (0, true) => {

@@ -9,7 +9,7 @@ use crate::evaluate::{
     metrics::{Metrics, Predictions},
 };
 
-const CLEAN: SplitFacts = SplitFacts { shared_patients: 0, blind: false };
+const CLEAN: SplitFacts = SplitFacts { shared_patients: 0, blind: false, test_groups: None };
 
 /// Scores with this confusion matrix, a loss, and an interval of the accuracy.
 fn scores(matrix: [[usize; 2]; 2], loss: f64, accuracy: [f64; 2]) -> Scores {
@@ -151,11 +151,21 @@ fn figures_that_contradict_each_other_are_refused() {
 
 #[test]
 fn shared_and_unknown_patients_are_refused() {
-    let shared = gate(&good(), SplitFacts { shared_patients: 7, blind: false });
+    let shared = gate(&good(), SplitFacts { shared_patients: 7, ..CLEAN });
     assert_eq!(codes(&shared), [SharedPatients]);
     assert_eq!(shared.to_string(), "7 of 20 test patients are among those trained on or chosen by");
     assert_eq!(shared.findings[0].figures["shared_patients"].to_bits(), 7f64.to_bits());
-    assert_eq!(codes(&gate(&good(), SplitFacts { shared_patients: 0, blind: true })), [SharedPatients]);
+    assert_eq!(codes(&gate(&good(), SplitFacts { blind: true, ..CLEAN })), [SharedPatients]);
+}
+
+#[test]
+fn groups_that_were_found_count_as_one_trial_each() {
+    let scores = Scores { n_patients: None, ..good() };
+    assert_eq!(codes(&gate(&scores, SplitFacts { test_groups: Some(20), ..CLEAN })), []);
+    // 0.89 of four groups are three: 0.194 is the lower end.
+    let few = gate(&scores, SplitFacts { test_groups: Some(4), ..CLEAN });
+    assert_eq!(codes(&few), [MajorityClass]);
+    assert!(few.to_string().contains("on 4 test groups"), "{few}");
 }
 
 #[test]
@@ -183,7 +193,7 @@ fn the_split_says_who_is_on_both_sides() {
     assert_eq!(split(SplitBy::Patient, &known), CLEAN);
     let random = split(SplitBy::Random, &known);
     assert!(random.shared_patients > 5 && !random.blind, "{random:?}");
-    let blind = SplitFacts { shared_patients: 0, blind: true };
+    let blind = SplitFacts { blind: true, ..CLEAN };
     assert_eq!(split(SplitBy::Keras, &|_| String::new()), blind);
     assert_eq!(split(SplitBy::Patient, &|_| String::new()), CLEAN, "runs of neighbours were kept together");
 }
