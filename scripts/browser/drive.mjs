@@ -141,6 +141,8 @@ async function keyboard(context) {
   const tab = await open(context, "dark");
   const { page } = tab;
   await shot(tab, "empty");
+  // Keys go to the page in front, and another context may still be closing.
+  await page.bringToFront();
   await page.keyboard.press("Tab");
   const first = await page.evaluate(() => document.activeElement.id);
   const chooser = page.waitForEvent("filechooser");
