@@ -264,7 +264,7 @@ fn fold(weights: &Weights, norm: &str, bias: &Tensor) -> Result<(Vec<f64>, Vec<f
 
 /// Kernel `[inputs, outputs]` and bias of a dense layer over a flattened `input` map: its rows go
 /// from `(channel, y, x)` to `(y, x, channel)` order.
-fn dense(
+pub(crate) fn dense(
     weights: &Weights,
     key: &str,
     input: Shape,

@@ -10,6 +10,7 @@ use nephros_conv::Shape;
 use serde::{Deserialize, Serialize};
 
 pub use build::NetworkError;
+pub(crate) use build::dense;
 
 /// Added to the variance in every batch norm, in training and when folding.
 pub const BATCH_NORM_EPSILON: f32 = 1e-5;
