@@ -4,8 +4,10 @@
 //! saturate as a probability does, and for two classes it is the difference of their logits.
 
 pub mod faithfulness;
+mod font;
 pub mod gradcam;
 mod hide;
+pub mod lesion;
 pub mod lime;
 mod map;
 pub mod occlusion;
@@ -238,7 +240,7 @@ impl Explainer {
             Method::Occlusion => occlusion::map(&score, &picture, Square::of(height, width))?,
             Method::Lime | Method::Shap => superpixel_map(&score, &picture, &grey, question)?,
         };
-        let body: Vec<bool> = grey.iter().map(|grey| *grey >= TISSUE).collect();
+        let body = tissue(&resized);
         let faithfulness = faithfulness::check(&score, &picture, &map, &body, question.seed)?;
         let (frame, method) = (preprocessing.frame(image), question.method);
         let score = picture.score(&score)?;
@@ -272,6 +274,12 @@ impl Explainer {
             }
         }
     }
+}
+
+/// The pixels bright enough to be body.
+fn tissue(image: &RgbImage) -> Vec<bool> {
+    let sum = |pixel: &[u8; 3]| pixel.iter().map(|&value| f32::from(value)).sum::<f32>();
+    image.pixels().as_chunks::<3>().0.iter().map(|pixel| sum(pixel) >= 3.0 * TISSUE).collect()
 }
 
 /// The feature extractor up to its global average pool, where it ends in one.
