@@ -279,6 +279,26 @@ mod tests {
     }
 
     #[test]
+    fn the_crop_shows_what_the_frame_says() {
+        let mut image = drawn(90, 70, &[[8, 31, 60, 88]]);
+        // Every pixel another colour, none of them dark.
+        for (at, value) in image.pixels.iter_mut().enumerate().filter(|(_, value)| **value > 0) {
+            *value = 60 + (at * 7 % 190) as u8;
+        }
+        let (frame, cropped) = (body_frame(&image), crop_to_body(&image));
+        assert_eq!((frame.height, frame.width), (cropped.height, cropped.width));
+        let mut inside = 0;
+        for (row, column) in (0..70).flat_map(|row| (0..90).map(move |column| (row, column))) {
+            let Some((y, x)) = frame.relative(row, column) else { continue };
+            let at = (y * frame.height as f32) as usize * cropped.width + (x * frame.width as f32) as usize;
+            let from = (row * 90 + column) * 3;
+            assert_eq!(cropped.pixels[3 * at..3 * at + 3], image.pixels[from..from + 3]);
+            inside += 1;
+        }
+        assert!(inside >= 52 * 57, "{inside}"); // the whole rectangle
+    }
+
+    #[test]
     fn any_size_is_framed() {
         for (width, height) in [(1, 1), (1, 300), (513, 2), (129, 127)] {
             let image = drawn(width, height, &[[0, 0, height, width]]);
