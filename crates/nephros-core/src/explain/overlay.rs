@@ -304,9 +304,12 @@ mod tests {
         for (row, column) in [(0, 0), (79, 99), (42, 77)] {
             assert_eq!(pixel(&drawn, GAP + row, GAP + column), [90; 3], "the slice is left as it is");
         }
-        // The middle of the hot cell: row (10 + 0.5) · 4 = 42, column (15 + 0.5) · 5 = 77.
-        let [red, green, blue] = pixel(&drawn, GAP + 42, right + 77);
-        assert!(red > 200 && green > 180 && blue > 90, "{red} {green} {blue}");
+        // The hot cell's middle: column (15 + 0.5) · 5 = 77.5, that of column 77, and row 42, half a
+        // pixel or an eighth of a cell above that of row 42: 1 − 1/8.
+        let expected = mixed([90; 3], colour(0.875), OPACITY * 0.875);
+        for (got, expected) in pixel(&drawn, GAP + 42, right + 77).into_iter().zip(expected) {
+            assert!(got.abs_diff(expected) <= 1, "{got}, expected {expected}");
+        }
         assert_eq!(pixel(&drawn, GAP + 40, right + 77), OUTLINE);
         assert_eq!(pixel(&drawn, GAP + 5, right + 5), [90; 3], "nothing there");
         let bar = 4 * GAP + 200;
