@@ -1,4 +1,4 @@
-//! Pixels in, probability out.
+//! Pixels in, probability and explanation out.
 //!
 //! Decoding, preprocessing, network definitions, Keras files and model bundles. No network, clock,
 //! environment, async or global randomness: what comes out depends on what goes in.
@@ -7,6 +7,7 @@ pub mod abstention;
 pub mod bundle;
 pub mod calibration;
 pub mod digest;
+pub mod explain;
 pub mod hint;
 pub mod keras;
 pub mod network;

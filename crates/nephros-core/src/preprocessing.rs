@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::pixels::{Crop, Resample, RgbImage, crop_to_body, resize};
+use crate::pixels::{Crop, Frame, Resample, RgbImage, body_frame, crop_to_body, resize};
 
 /// Means of blue, green and red over ImageNet, 0 to 255.
 const CAFFE_MEANS: [f32; 3] = [103.939, 116.779, 123.68];
@@ -50,6 +50,14 @@ impl Preprocessing {
         match self.crop {
             Crop::None => resize(image, width, height, self.resample),
             Crop::Body => resize(&crop_to_body(image), width, height, self.resample),
+        }
+    }
+
+    /// What of the image [`Self::resize`] stretches to `image_size`.
+    pub fn frame(&self, image: &RgbImage) -> Frame {
+        match self.crop {
+            Crop::None => Frame::whole(image),
+            Crop::Body => body_frame(image),
         }
     }
 

@@ -4,6 +4,7 @@ use std::{error::Error, io, path::PathBuf, process::ExitCode};
 
 use nephros_core::{
     bundle::BundleError,
+    explain::ExplainError,
     hint::Hint,
     pixels::DecodeError,
     predictor::{ModelError, PredictError},
@@ -91,6 +92,30 @@ pub enum CliError {
         /// Extensions that were looked for.
         extensions: String,
     },
+    /// A class was named that the model does not know.
+    #[error("the model has no class `{class}`; it knows {known}")]
+    UnknownClass {
+        /// As given.
+        class: String,
+        /// The model's classes.
+        known: String,
+    },
+    /// An image has no lesion mask.
+    #[error("found no lesion mask `{path}`")]
+    NoMask {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// A lesion mask is of another image.
+    #[error("`{path}`: expected a mask of {expected} pixels as its image has, got {got}")]
+    MaskSize {
+        /// The mask.
+        path: PathBuf,
+        /// Size of the image.
+        expected: String,
+        /// Size of the mask.
+        got: String,
+    },
     /// A file of images holds less than a batch.
     #[error("`{path}`: expected {expected} floats for the batch, got {got}")]
     TooFewImages {
@@ -128,6 +153,11 @@ impl Hint for CliError {
             Self::NoImages { extensions } => {
                 format!("files ending in {extensions} are looked for; name others one by one")
             }
+            Self::UnknownClass { .. } => "name one of them with `--class`, spelled the same".into(),
+            Self::NoMask { .. } | Self::MaskSize { .. } => {
+                "`nephros phantom --masks` draws images with their masks; `--masks` takes its `masks` folder"
+                    .into()
+            }
             Self::TooFewImages { .. } => "an image is 3x224x224 floats; lower `--batch`".into(),
             Self::NoSuchHost { .. } => "name an address of this machine, such as 127.0.0.1 or 0.0.0.0".into(),
         })
@@ -154,6 +184,7 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
         CrossvalError,
         DecodeError,
         EvaluateError,
+        ExplainError,
         IngestError,
         ManifestError,
         ModelError,
@@ -232,8 +263,10 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
     let quantize = |error: &QuantizeError| {
         matches!(error, QuantizeError::Tolerance { .. } | QuantizeError::NotABundle { .. })
     };
+    let class = |error: &CliError| matches!(error, CliError::UnknownClass { .. });
     error.is::<ConfigError>()
         || error.downcast_ref().is_some_and(quantize)
+        || error.downcast_ref().is_some_and(class)
         || error.downcast_ref().is_some_and(serve)
         || error.downcast_ref().is_some_and(phantom)
 }

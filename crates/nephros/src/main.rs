@@ -5,6 +5,7 @@ mod bench;
 mod cli;
 mod demo;
 mod errors;
+mod explain;
 mod healthcheck;
 mod init;
 mod interrupt;
@@ -57,6 +58,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         Command::Run => stages::run(&Stage::ALL, global),
         Command::Predict(args) => predict::run(args, global),
         Command::Quantize(args) => quantize::run(args, global),
+        Command::Explain(args) => explain::run(args, global),
         Command::Serve(args) => serve::run(args, global),
         Command::Phantom(args) => phantom::run(args, global),
         Command::Demo(args) => demo::run(args, global),

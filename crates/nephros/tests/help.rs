@@ -11,7 +11,7 @@ mod common;
 
 use common::Folder;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "init",
     "ingest",
     "audit",
@@ -21,6 +21,7 @@ const COMMANDS: [&str; 14] = [
     "run",
     "predict",
     "quantize",
+    "explain",
     "serve",
     "phantom",
     "demo",

@@ -227,7 +227,7 @@ fn fold(weights: &dyn Arrays, norm: &str, bias: &[f32]) -> Result<(Vec<f64>, Vec
 
 /// Kernel `[inputs, outputs]` and bias of a dense layer over a flattened `input` map: its rows go
 /// from `(channel, y, x)` to `(y, x, channel)` order.
-fn dense(
+pub(crate) fn dense(
     weights: &dyn Arrays,
     key: &str,
     input: Shape,

@@ -11,6 +11,7 @@ use nephros_conv::Shape;
 use serde::{Deserialize, Serialize};
 
 pub use build::NetworkError;
+pub(crate) use build::dense;
 pub use quantized::{Features, Precision};
 
 /// Added to the variance in every batch norm, in training and when folding.

@@ -51,15 +51,53 @@ struct Bounds {
     right: usize,
 }
 
+/// A rectangle of an image, in its pixels; it may leave the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame {
+    /// Row of the first pixel.
+    pub top: isize,
+    /// Column of the first pixel.
+    pub left: isize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl Frame {
+    /// The whole image.
+    pub fn whole(image: &RgbImage) -> Self {
+        Self { top: 0, left: 0, height: image.height, width: image.width }
+    }
+
+    /// Where the middle of an image's pixel lies in the frame, as shares of its height and width
+    /// from 0 to 1; `None` outside of it.
+    pub fn relative(&self, row: usize, column: usize) -> Option<(f32, f32)> {
+        let share = |at: usize, start: isize, length: usize| {
+            let inside = usize::try_from(at as isize - start).ok().filter(|inside| *inside < length)?;
+            Some((inside as f32 + 0.5) / length as f32)
+        };
+        Some((share(row, self.top, self.height)?, share(column, self.left, self.width)?))
+    }
+}
+
 /// The square around the body, black where it leaves the image.
 pub fn crop_to_body(image: &RgbImage) -> RgbImage {
+    square(image, body_frame(image))
+}
+
+/// Where [`crop_to_body`] crops.
+pub fn body_frame(image: &RgbImage) -> Frame {
     let whole = Bounds { top: 0, left: 0, bottom: image.height, right: image.width };
     let body = find_body(image);
     let bounds = body.unwrap_or(whole);
     let margin = if body.is_some() { MARGIN } else { 0.0 };
     let longer = (bounds.bottom - bounds.top).max(bounds.right - bounds.left);
     let side = longer + 2 * (longer as f64 * margin).round() as usize;
-    square(image, bounds, side)
+    // Where the square starts, which may be before the image does.
+    let start = |from: usize, to: usize| (from + to) as isize / 2 - side as isize / 2;
+    let (top, left) = (start(bounds.top, bounds.bottom), start(bounds.left, bounds.right));
+    Frame { top, left, height: side, width: side }
 }
 
 /// The largest connected piece of tissue, once what is thinner than three cells, such as the table
@@ -166,11 +204,8 @@ impl Mask {
     }
 }
 
-/// `side`×`side` pixels about the middle of `bounds`.
-fn square(image: &RgbImage, bounds: Bounds, side: usize) -> RgbImage {
-    // Where the square starts, which may be before the image does.
-    let start = |from: usize, to: usize| (from + to) as isize / 2 - side as isize / 2;
-    let (top, left) = (start(bounds.top, bounds.bottom), start(bounds.left, bounds.right));
+/// The pixels of a square frame, black where it leaves the image.
+fn square(image: &RgbImage, Frame { top, left, width: side, .. }: Frame) -> RgbImage {
     let skipped = left.max(0) as usize;
     let filled = (left + side as isize).min(image.width as isize).max(0) as usize;
     let mut pixels = vec![0; side * side * 3];
@@ -231,6 +266,36 @@ mod tests {
         assert_eq!(crop_to_body(&drawn(10, 4, &[])), drawn(10, 10, &[]));
         let dot = drawn(100, 100, &[[50, 50, 54, 54]]);
         assert_eq!(crop_to_body(&dot), dot);
+    }
+
+    #[test]
+    fn a_pixel_is_found_again_in_the_frame() {
+        // 50 columns in 62: the frame starts 6 columns before the image.
+        let frame = body_frame(&drawn(100, 60, &[[0, 0, 60, 50]]));
+        assert_eq!(frame, Frame { top: -1, left: -6, height: 62, width: 62 });
+        assert_eq!(frame.relative(0, 0), Some((1.5 / 62.0, 6.5 / 62.0)));
+        assert_eq!(frame.relative(0, 56), None); // 56 + 6 is the first beyond
+        assert_eq!(frame.relative(59, 55), Some((60.5 / 62.0, 61.5 / 62.0)));
+    }
+
+    #[test]
+    fn the_crop_shows_what_the_frame_says() {
+        let mut image = drawn(90, 70, &[[8, 31, 60, 88]]);
+        // Every pixel another colour, none of them dark.
+        for (at, value) in image.pixels.iter_mut().enumerate().filter(|(_, value)| **value > 0) {
+            *value = 60 + (at * 7 % 190) as u8;
+        }
+        let (frame, cropped) = (body_frame(&image), crop_to_body(&image));
+        assert_eq!((frame.height, frame.width), (cropped.height, cropped.width));
+        let mut inside = 0;
+        for (row, column) in (0..70).flat_map(|row| (0..90).map(move |column| (row, column))) {
+            let Some((y, x)) = frame.relative(row, column) else { continue };
+            let at = (y * frame.height as f32) as usize * cropped.width + (x * frame.width as f32) as usize;
+            let from = (row * 90 + column) * 3;
+            assert_eq!(cropped.pixels[3 * at..3 * at + 3], image.pixels[from..from + 3]);
+            inside += 1;
+        }
+        assert!(inside >= 52 * 57, "{inside}"); // the whole rectangle
     }
 
     #[test]

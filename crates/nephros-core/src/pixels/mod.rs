@@ -7,7 +7,7 @@ mod jpeg;
 mod raster;
 mod resize;
 
-pub use body::{Crop, crop_to_body};
+pub use body::{Crop, Frame, body_frame, crop_to_body};
 pub use decode::{Limits, decode, decode_with_limits};
 pub use error::{DecodeError, Format, Lookalike};
 pub use resize::{Resample, resize};

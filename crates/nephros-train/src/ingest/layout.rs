@@ -9,6 +9,8 @@ use std::{
 use nephros_core::hint::Hint;
 use walkdir::{DirEntry, WalkDir};
 
+use crate::phantom;
+
 const IMAGE_EXTENSIONS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp"];
 
 /// The class folders of a dataset.
@@ -160,7 +162,7 @@ impl Tree {
             images: BTreeMap::new(),
         };
         let walk = WalkDir::new(base).follow_links(true).min_depth(1).sort_by_file_name();
-        for entry in walk.into_iter().filter_entry(|entry| !is_hidden(entry)) {
+        for entry in walk.into_iter().filter_entry(|entry| !is_hidden(entry) && !is_drawn_masks(entry)) {
             let entry = entry?;
             let Ok(path) = entry.path().strip_prefix(base) else { continue };
             if entry.file_type().is_dir() {
@@ -305,6 +307,12 @@ pub(crate) fn is_hidden(entry: &DirEntry) -> bool {
     name.starts_with('.') || ["__MACOSX", "Thumbs.db", "desktop.ini"].contains(&name.as_ref())
 }
 
+/// The lesion masks beside the class folders of a drawn cohort.
+fn is_drawn_masks(entry: &DirEntry) -> bool {
+    let drawn = |folder: &Path| folder.join(phantom::MARKER).is_file();
+    entry.file_name() == phantom::MASKS && entry.path().parent().is_some_and(drawn)
+}
+
 pub(crate) fn is_image_name(path: &Path) -> bool {
     path.extension().is_some_and(|extension| {
         IMAGE_EXTENSIONS.contains(&extension.to_string_lossy().to_lowercase().as_str())
@@ -375,6 +383,18 @@ mod tests {
     fn a_preview_beside_the_class_folders_is_not_a_class() {
         let files = ["d/preview.png", "d/Normal/1.jpg", "d/Normal/2.jpg", "d/Tumor/1.jpg"];
         assert_eq!(root_and_files(&files, None).unwrap().0, "d");
+    }
+
+    #[test]
+    fn the_masks_of_a_drawn_cohort_are_no_classes() {
+        let images = ["d/Normal/1.png", "d/Tumor/1.png"];
+        let masks = ["d/masks/Normal/1.png", "d/masks/Tumor/1.png"];
+        let drawn = [&images[..], &masks, &["d/phantom.json"]].concat();
+        let (root, files) = root_and_files(&drawn, None).unwrap();
+        assert_eq!((root.as_str(), files.len()), ("d", 2));
+        // A class of that name in somebody's own data is none of ours to leave out.
+        let own = ["d/masks/1.png", "d/Tumor/1.png"];
+        assert_eq!(root_and_files(&own, None).unwrap().1.len(), 2);
     }
 
     #[test]

@@ -15,8 +15,9 @@ use crate::progress::{self, Progress, Task, Unit};
 /// Sidecar with the columns `path,class,patient`.
 const SIDECAR: &str = "patients.csv";
 /// What was drawn; marks a folder as one of ours.
-const MARKER: &str = "phantom.json";
-const MASKS: &str = "masks";
+pub(crate) const MARKER: &str = "phantom.json";
+/// Folder of the lesion masks, beside the class folders.
+pub(crate) const MASKS: &str = "masks";
 const STAGING: &str = ".nephros-phantom-";
 
 /// What was written.

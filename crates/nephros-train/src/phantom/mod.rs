@@ -24,6 +24,7 @@ mod viscera;
 use nephros_core::pixels::RgbImage;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::cohort::{MARKER, MASKS};
 pub use self::{
     cohort::{CohortSummary, write_cohort},
     error::PhantomError,

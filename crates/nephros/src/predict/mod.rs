@@ -1,7 +1,7 @@
 //! `predict`: images in, labels out, in the order given.
 
 pub mod inputs;
-mod report;
+pub mod report;
 
 use std::time::Instant;
 

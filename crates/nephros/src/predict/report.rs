@@ -68,7 +68,7 @@ impl<'a> Report<'a> {
             Ok((prediction, milliseconds)) => self.add_prediction(&path, &prediction, milliseconds),
             Err(failure) => {
                 self.failed += 1;
-                self.add_failure(&path, &failure)
+                write_failure(self.json, &path, &failure)
             }
         }
     }
@@ -105,22 +105,6 @@ impl<'a> Report<'a> {
         output::line(&format!("{path:<path_column$}  {label:<label_column$}  {percent:>5.1} %{advice}"))
     }
 
-    fn add_failure(&self, path: &str, failure: &Failure) -> anyhow::Result<()> {
-        let Failure { error, hint } = failure;
-        if self.json {
-            return output::line(&serde_json::to_string(&FailureLine {
-                path,
-                error,
-                hint: hint.as_deref(),
-            })?);
-        }
-        output::note(&format!("error: `{path}`: {error}"));
-        if let Some(hint) = hint {
-            output::note(&format!("hint: {hint}"));
-        }
-        Ok(())
-    }
-
     /// Writes the summary, unless `quiet`, and gives the status of the command.
     pub fn finish(&self, quiet: bool) -> Status {
         if !quiet {
@@ -143,6 +127,20 @@ impl<'a> Report<'a> {
             failed => format!("{summary}; {failed} could not be read"),
         }
     }
+}
+
+/// Writes why a path failed: as a JSON line, or on stderr.
+pub fn write_failure(json: bool, path: &str, failure: &Failure) -> anyhow::Result<()> {
+    let Failure { error, hint } = failure;
+    if json {
+        let line = FailureLine { path, error, hint: hint.as_deref() };
+        return output::line(&serde_json::to_string(&line)?);
+    }
+    output::note(&format!("error: `{path}`: {error}"));
+    if let Some(hint) = hint {
+        output::note(&format!("hint: {hint}"));
+    }
+    Ok(())
 }
 
 #[derive(Serialize)]

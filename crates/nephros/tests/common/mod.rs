@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
+pub mod model;
+
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},

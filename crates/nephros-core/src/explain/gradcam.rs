@@ -1,0 +1,206 @@
+//! Grad-CAM: the last feature map, weighted by what it does to the score.
+//!
+//! Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+//! Localization", 2017, <https://arxiv.org/abs/1610.02391>. [`Weighting::EachCell`] is HiResCAM:
+//! Draelos and Carin, 2020, <https://arxiv.org/abs/2011.08891>.
+//!
+//! The heads are one or two dense layers, so the gradient is written down and not searched for:
+//! without a hidden layer it is the head's own rows, with one a masked product of its matrices.
+
+use nephros_conv::Shape;
+
+use super::map::HeatMap;
+use crate::{
+    network::{Architecture, NetworkError, dense},
+    weights::Arrays,
+};
+
+/// Kernel `[inputs, outputs]` and bias of a dense layer.
+#[derive(Debug)]
+struct Dense {
+    kernel: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+/// The head of a model, with the gradient of its score.
+#[derive(Debug)]
+pub struct Head {
+    hidden: Option<Dense>,
+    last: Dense,
+}
+
+/// How the gradient weighs a feature map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weighting {
+    /// Each channel by its mean gradient, as in Grad-CAM.
+    Channel,
+    /// Each cell of each channel by its own gradient, as in HiResCAM. After a global average pool
+    /// both are the same; after a flattened map only this one knows where the head looks.
+    EachCell,
+}
+
+impl Head {
+    /// Reads the head's arrays.
+    ///
+    /// # Errors
+    /// See [`NetworkError`].
+    pub fn new(
+        architecture: Architecture,
+        hidden_units: usize,
+        classes: usize,
+        image_size: [usize; 3],
+        weights: &dyn Arrays,
+    ) -> Result<Self, NetworkError> {
+        let read = |key: &str, input: Shape, outputs: usize| -> Result<Dense, NetworkError> {
+            let (kernel, bias) = dense(weights, key, input, outputs)?;
+            Ok(Dense { kernel, bias })
+        };
+        let features = architecture.feature_shape(image_size);
+        if hidden_units == 0 {
+            return Ok(Self { hidden: None, last: read("head", features, classes)? });
+        }
+        let units = Shape { height: 1, width: 1, channels: hidden_units };
+        let hidden = Some(read("head.hidden", features, hidden_units)?);
+        Ok(Self { hidden, last: read("head", units, classes)? })
+    }
+
+    /// Logits of one image's features, as [`crate::predictor::Predictor::features`] gives them.
+    pub fn logits(&self, features: &[f32]) -> Vec<f64> {
+        let features: Vec<f64> = features.iter().copied().map(f64::from).collect();
+        match &self.hidden {
+            None => self.last.forward(&features),
+            Some(hidden) => self.last.forward(&relu(hidden.forward(&features))),
+        }
+    }
+
+    /// Log-odds of a class: `ln(p / (1 − p))`.
+    pub fn score(&self, features: &[f32], class: usize) -> f64 {
+        log_odds(&self.logits(features), class)
+    }
+
+    /// Gradient of [`Self::score`] by the features, in their order.
+    pub fn gradient(&self, features: &[f32], class: usize) -> Vec<f64> {
+        let by_logit = log_odds_gradient(&self.logits(features), class);
+        let by_input = self.last.backward(&by_logit);
+        let Some(hidden) = &self.hidden else { return by_input };
+        let features: Vec<f64> = features.iter().copied().map(f64::from).collect();
+        let units = hidden.forward(&features).into_iter().zip(by_input);
+        let by_unit: Vec<f64> = units.map(|(unit, by)| if unit > 0.0 { by } else { 0.0 }).collect();
+        hidden.backward(&by_unit)
+    }
+}
+
+impl Dense {
+    fn forward(&self, inputs: &[f64]) -> Vec<f64> {
+        let mut outputs: Vec<f64> = self.bias.iter().copied().map(f64::from).collect();
+        for (input, row) in inputs.iter().zip(self.kernel.chunks_exact(self.bias.len())) {
+            // After a ReLU most inputs are 0.
+            if *input != 0.0 {
+                outputs
+                    .iter_mut()
+                    .zip(row)
+                    .for_each(|(output, weight)| *output += input * f64::from(*weight));
+            }
+        }
+        outputs
+    }
+
+    /// Gradient by the inputs, from the gradient by the outputs.
+    fn backward(&self, by_output: &[f64]) -> Vec<f64> {
+        let dot = |row: &[f32]| row.iter().zip(by_output).map(|(weight, by)| f64::from(*weight) * by).sum();
+        self.kernel.chunks_exact(self.bias.len()).map(dot).collect()
+    }
+}
+
+fn relu(mut values: Vec<f64>) -> Vec<f64> {
+    values.iter_mut().for_each(|value| *value = value.max(0.0));
+    values
+}
+
+/// `logit − ln Σ exp(other logits)`: for two classes the difference of their logits.
+fn log_odds(logits: &[f64], class: usize) -> f64 {
+    let others = || logits.iter().enumerate().filter(|(other, _)| *other != class).map(|(_, logit)| *logit);
+    let largest = others().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = others().map(|logit| (logit - largest).exp()).sum();
+    logits[class] - largest - sum.ln()
+}
+
+/// 1 for the class, and for each other one what it takes of the softmax over the others.
+fn log_odds_gradient(logits: &[f64], class: usize) -> Vec<f64> {
+    let others = || logits.iter().enumerate().filter(|(other, _)| *other != class).map(|(_, logit)| *logit);
+    let largest = others().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = others().map(|logit| (logit - largest).exp()).sum();
+    let of = |(other, logit): (usize, &f64)| {
+        if other == class { 1.0 } else { -(logit - largest).exp() / sum }
+    };
+    logits.iter().enumerate().map(of).collect()
+}
+
+/// The weighted sum over the channels at each cell, not yet clipped at 0; its mean over the cells
+/// is what the map adds to the score, exactly so for [`Weighting::EachCell`] and no hidden layer.
+///
+/// `map` is the last feature map of one image and `gradient` that of the score by the head's input:
+/// the map itself, or its means where a global average pool stands between.
+///
+/// # Shapes
+/// `map`: `[height, width, channels]`; `gradient` the same, or `[channels]`.
+pub fn cam(map: &[f32], shape: Shape, gradient: &[f64], weighting: Weighting) -> HeatMap {
+    let (cells, channels) = (shape.height * shape.width, shape.channels);
+    // In units of a mean over the cells, whichever of the two the head takes.
+    let each: Vec<f64> = if gradient.len() == channels {
+        gradient.repeat(cells)
+    } else {
+        gradient.iter().map(|by| by * cells as f64).collect()
+    };
+    let weights = match weighting {
+        Weighting::EachCell => each,
+        Weighting::Channel => channel_means(&each, channels).repeat(cells),
+    };
+    HeatMap::of_pixels(shape.height, shape.width, |cell| {
+        let of_cell = cell * channels..(cell + 1) * channels;
+        let weighted = map[of_cell.clone()].iter().zip(&weights[of_cell]);
+        weighted.map(|(value, weight)| f64::from(*value) * weight).sum()
+    })
+}
+
+fn channel_means(each: &[f64], channels: usize) -> Vec<f64> {
+    let mut sums = vec![0.0; channels];
+    for cell in each.chunks_exact(channels) {
+        sums.iter_mut().zip(cell).for_each(|(sum, value)| *sum += value);
+    }
+    let cells = (each.len() / channels) as f64;
+    sums.into_iter().map(|sum| sum / cells).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_odds_are_those_of_the_softmax() {
+        // Probabilities 0.2, 0.3 and 0.5.
+        let logits = [0.2_f64, 0.3, 0.5].map(|probability| 7.0 + probability.ln());
+        assert!((log_odds(&logits, 1) - (0.3_f64 / 0.7).ln()).abs() < 1e-12);
+        // What the others share is 0.2/0.7 and 0.5/0.7.
+        let gradient = log_odds_gradient(&logits, 1);
+        for (got, expected) in gradient.iter().zip([-2.0 / 7.0, 1.0, -5.0 / 7.0]) {
+            assert!((got - expected).abs() < 1e-12, "{gradient:?}");
+        }
+        assert!(log_odds(&[1000.0, -1000.0], 0) > 1999.0, "no overflow");
+    }
+
+    #[test]
+    fn only_a_flattened_head_tells_the_two_weightings_apart() {
+        let shape = Shape { height: 1, width: 2, channels: 2 };
+        let map = [1.0, 2.0, 3.0, 4.0];
+        let values = |gradient: &[f64], weighting| cam(&map, shape, gradient, weighting).values().to_vec();
+        let pooled = [10.0, -1.0];
+        assert_eq!(values(&pooled, Weighting::Channel), [8.0, 26.0]); // 10 − 2 and 30 − 4
+        assert_eq!(values(&pooled, Weighting::EachCell), [8.0, 26.0]);
+        let flat = [1.0, 0.0, 3.0, -1.0];
+        // Twice 1·1, and twice 3·3 − 4: their mean is 1 + 9 − 4.
+        assert_eq!(values(&flat, Weighting::EachCell), [2.0, 10.0]);
+        // Means 2 and −0.5, twice: 4 − 2 and 12 − 4.
+        assert_eq!(values(&flat, Weighting::Channel), [2.0, 8.0]);
+    }
+}
