@@ -182,10 +182,10 @@ or, for a file that cannot be read:
   nephros explain slice.png --class Normal --method shap
   nephros explain cohort/Tumor --class Tumor --masks cohort/masks
 
-A line of --json, with falls of the log-odds; the last three are null where no check could be made:
+A line of --json, with falls of the log-odds; null where no check could be made:
   {\"path\":\"slice.png\",\"label\":\"Tumor\",\"class\":\"Tumor\",\"method\":\"gradcam\",
-   \"overlay\":\"explanations/slice.gradcam.png\",\"milliseconds\":85.2,
-   \"faithful\":true,\"drop_hot\":3.2,\"drop_random\":0.4}")]
+   \"overlay\":\"explanations/slice.gradcam.png\",
+   \"faithful\":true,\"drop_hot\":3.2,\"drop_random\":0.4,\"milliseconds\":85.2}")]
     Explain(ExplainArgs),
     /// Serve the web page and the REST interface
     ///

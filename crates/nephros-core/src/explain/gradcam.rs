@@ -112,9 +112,8 @@ impl Dense {
     }
 }
 
-fn relu(mut values: Vec<f64>) -> Vec<f64> {
-    values.iter_mut().for_each(|value| *value = value.max(0.0));
-    values
+fn relu(values: Vec<f64>) -> Vec<f64> {
+    values.into_iter().map(|value| value.max(0.0)).collect()
 }
 
 /// `logit − ln Σ exp(other logits)`: for two classes the difference of their logits.

@@ -58,6 +58,7 @@ impl HeatMap {
 
     /// The map on an original picture of `height`×`width` pixels, of which `frame` was stretched to
     /// this map's size; bilinear, and 0 outside of the frame.
+    #[must_use]
     pub fn placed(&self, frame: Frame, height: usize, width: usize) -> Self {
         Self::of_pixels(height, width, |pixel| {
             let position = frame.relative(pixel / width, pixel % width);
@@ -140,7 +141,7 @@ mod tests {
         let map = map(1, 5, &[-1.0, 3.0, 1.0, 0.0, 2.0]);
         assert_eq!(map.hottest(0.4), [false, true, false, false, true]); // 2 of 5
         assert_eq!(map.hottest(1.0), [false, true, true, false, true]);
-        assert_eq!(map.peak(), 3.0);
+        assert_eq!(map.peak().to_bits(), 3.0_f32.to_bits());
     }
 
     #[test]

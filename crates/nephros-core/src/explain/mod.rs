@@ -266,17 +266,13 @@ impl Explainer {
     pub fn cells(&self, input: &[f32], class: usize, weighting: Weighting) -> Result<HeatMap, PredictError> {
         let features = self.predictor.features(input, 1)?;
         let gradient = self.head.gradient(&features, class);
-        match &self.maps {
-            Some(network) => {
-                let mut map = vec![0.0; network.output().len()];
-                network.forward(input, 1, &mut map)?;
-                Ok(gradcam::cam(&map, network.output(), &gradient, weighting))
-            }
-            None => {
-                let shape = self.architecture.feature_shape(self.predictor.preprocessing().image_size);
-                Ok(gradcam::cam(&features, shape, &gradient, weighting))
-            }
+        if let Some(network) = &self.maps {
+            let mut map = vec![0.0; network.output().len()];
+            network.forward(input, 1, &mut map)?;
+            return Ok(gradcam::cam(&map, network.output(), &gradient, weighting));
         }
+        let shape = self.architecture.feature_shape(self.predictor.preprocessing().image_size);
+        Ok(gradcam::cam(&features, shape, &gradient, weighting))
     }
 }
 

@@ -149,7 +149,9 @@ fn connected(labels: &[usize], height: usize, width: usize, least: usize) -> Sup
         }
         match before {
             Some(before) if piece.len() < least => {
-                piece.into_iter().for_each(|pixel| pieces[pixel] = before);
+                for pixel in piece {
+                    pieces[pixel] = before;
+                }
             }
             _ => count += 1,
         }

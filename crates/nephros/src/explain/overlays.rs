@@ -28,7 +28,9 @@ impl<'a> Overlays<'a> {
         let below = image.strip_prefix(root).ok().and_then(Path::parent).unwrap_or(Path::new(""));
         let ending = |name: &std::ffi::OsStr, number: Option<u32>| {
             let mut name = OsString::from(name);
-            number.into_iter().for_each(|number| name.push(format!("-{number}")));
+            if let Some(number) = number {
+                name.push(format!("-{number}"));
+            }
             name.push(format!(".{}.png", self.method.name()));
             self.folder.join(below).join(name)
         };

@@ -112,10 +112,11 @@ impl<'a> Report<'a> {
 
     fn summary(&self) -> Vec<String> {
         let (explained, faithful) = (self.explained, self.faithful);
-        let mut first = format!("{explained} explained, {faithful} of the maps faithful");
-        if self.failed > 0 {
-            first += &format!("; {} could not be read", self.failed);
-        }
+        let failed = match self.failed {
+            0 => String::new(),
+            failed => format!("; {failed} could not be read"),
+        };
+        let first = format!("{explained} explained, {faithful} of the maps faithful{failed}");
         let count = self.in_lesion.len();
         if count == 0 {
             return vec![first];
