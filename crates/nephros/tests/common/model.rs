@@ -45,6 +45,8 @@ pub fn save_bundle(dir: &Path) {
         dataset_digest: String::new(),
         split_digest: String::new(),
         metrics: Value::Null,
+        calibration: None,
+        abstention: None,
     };
     let golden = RgbImage::new(1, 1, vec![100, 150, 200]).unwrap();
     Bundle::save(dir, parts, &weights(2), &[golden]).unwrap();
