@@ -139,13 +139,12 @@ fn confusion_matrix(scores: &Scores) -> Plot {
     Plot { file: "plots/confusion_matrix.svg", caption, svg: svg.finish() }
 }
 
-/// One square, darker the larger its share of the row.
+/// One square, darker the larger its share of the row, but never too dark for the text.
 fn cell(svg: &mut Svg, (x, y): Point, side: f64, n: usize, share: f64) {
-    svg.rectangle((x, y), side, side, COLORS[0], share);
-    let ink = if share > 0.55 { "#ffffff" } else { INK };
-    let middle = (x + side / 2.0, y + side / 2.0);
-    svg.colored_text((middle.0, middle.1 - 2.0), Anchor::Middle, ink, &n.to_string());
-    svg.colored_text((middle.0, middle.1 + 15.0), Anchor::Middle, ink, &format!("{:.0} %", 100.0 * share));
+    svg.rectangle((x, y), side, side, COLORS[0], 0.7 * share);
+    let (x, y) = (x + side / 2.0, y + side / 2.0);
+    svg.text((x, y - 2.0), Anchor::Middle, &n.to_string());
+    svg.text((x, y + 15.0), Anchor::Middle, &format!("{:.0} %", 100.0 * share));
 }
 
 fn reliability(scores: &Scores) -> Plot {
@@ -192,9 +191,14 @@ fn abstention(report: &Report) -> Plot {
         let (x, anchor) = if end { (x - 11.0, Anchor::End) } else { (x + 11.0, Anchor::Start) };
         svg.text((x, (y - 8.0).max(frame.top + 12.0)), anchor, "as the bundle answers");
     }
-    let caption = "Abstention. From right to left the model answers fewer images, the least sure left out \
-                   first. The dot is what the bundle's error rate makes of it."
-        .to_owned();
+    let dot = match (&report.scores.abstention, point) {
+        (None, _) => "The bundle has no error rate, so there is no dot.",
+        (_, None) => "At the bundle's error rate no image is answered, so there is no dot.",
+        _ => "The dot is what the bundle's error rate makes of it.",
+    };
+    let caption = format!(
+        "Abstention. From right to left the model answers fewer images, the least sure left out first. {dot}"
+    );
     Plot { file: "plots/abstention.svg", caption, svg: svg.finish() }
 }
 

@@ -8,7 +8,7 @@ use super::{
     thumbnails::Thumbnail,
 };
 use crate::{
-    evaluate::{Scores, interval::Interval, metrics::Metrics},
+    evaluate::{AbstentionScores, Scores, interval::Interval, metrics::Metrics},
     split::{Subset, Unit},
 };
 
@@ -50,7 +50,10 @@ fn resampled(report: &Report) -> &'static str {
 pub(super) fn verdict(report: &Report) -> String {
     let gate = &report.scores.gate;
     let (class, text) = if gate.refuses() {
-        ("refused", "The gate refuses this model. Its figures cannot be believed, and it is not served.")
+        (
+            "refused",
+            "The gate refuses this model: do not rely on its figures. `nephros serve` does not serve it.",
+        )
     } else {
         ("passed", "The gate passed this model: no check speaks against believing its figures.")
     };
@@ -88,7 +91,8 @@ fn headline(report: &Report) -> String {
     let item = |(name, value, interval): (&str, Option<f64>, Option<Interval>)| {
         let (value, interval) = (known(value), range(interval));
         format!(
-            "<li><span>{name}</span><strong>{value}</strong><span class=\"small\">95 % interval {interval}</span></li>\n"
+            "<li><span>{name}</span><strong>{value}</strong><span class=\"small\">95 % interval</span>\
+             <span class=\"small\">{interval}</span></li>\n"
         )
     };
     format!("<ul class=\"headline\">\n{}</ul>\n", rows.map(item).concat())
@@ -238,29 +242,29 @@ pub(super) fn abstention(report: &Report, plot: &str) -> String {
         .shortage
         .as_ref()
         .map_or(String::new(), |why| paragraph(&format!("Every image is referred: {why}.")));
-    let row = |name: String, value, interval| vec![name, known(value), range(interval)];
+    let caption = format!("Abstention on {}", tested(&report.scores));
+    let figures = table(&caption, &["Share", "Value", "95 % interval"], &rows_of_abstention(abstention));
+    section("abstention", "Abstention", &[paragraph(&text), shortage, figures, plot.into()].concat())
+}
+
+/// Share, value, interval.
+fn rows_of_abstention(abstention: &AbstentionScores) -> Vec<Vec<String>> {
+    let row = |name: &str, value, interval| vec![name.to_owned(), figure(value), range(interval)];
+    let referred = "Images referred to a radiologist";
+    let covered = format!("True label among the possible ones (goal {:.3})", 1.0 - abstention.error_rate);
+    let wrong = vec![
+        "Wrong labels among the answers".to_owned(),
+        abstention.error_rate_answered.map_or("none answered".into(), figure),
+        range(abstention.error_rate_answered_interval_95),
+    ];
     let mut rows = vec![
-        row(
-            "Images referred to a radiologist".into(),
-            Some(abstention.abstention_rate),
-            abstention.abstention_rate_interval_95,
-        ),
-        row(
-            "Wrong labels among the answers".into(),
-            abstention.error_rate_answered,
-            abstention.error_rate_answered_interval_95,
-        ),
-        row(
-            format!("True label among the possible ones (goal {:.3})", 1.0 - rate),
-            Some(abstention.coverage),
-            abstention.coverage_interval_95,
-        ),
+        row(referred, abstention.abstention_rate, abstention.abstention_rate_interval_95),
+        wrong,
+        row(&covered, abstention.coverage, abstention.coverage_interval_95),
     ];
     let labels = abstention.coverage_of_label.iter();
-    rows.extend(labels.map(|(label, share)| row(format!("The same, of {label}"), Some(*share), None)));
-    let caption = format!("Abstention on {}", tested(&report.scores));
-    let figures = table(&caption, &["Share", "Value", "95 % interval"], &rows);
-    section("abstention", "Abstention", &[paragraph(&text), shortage, figures, plot.into()].concat())
+    rows.extend(labels.map(|(label, share)| row(&format!("The same, of {label}"), *share, None)));
+    rows
 }
 
 /// Each test patient, the worst first.

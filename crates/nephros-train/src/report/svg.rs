@@ -79,10 +79,6 @@ impl Svg {
     }
 
     pub fn text(&mut self, (x, y): Point, anchor: Anchor, text: &str) {
-        self.colored_text((x, y), anchor, INK, text);
-    }
-
-    pub fn colored_text(&mut self, (x, y): Point, anchor: Anchor, color: &str, text: &str) {
         let anchor = match anchor {
             Anchor::Start => "start",
             Anchor::Middle => "middle",
@@ -90,7 +86,7 @@ impl Svg {
         };
         let text = escape(text);
         self.push(format_args!(
-            "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{color}\">{text}</text>"
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{INK}\">{text}</text>"
         ));
     }
 
