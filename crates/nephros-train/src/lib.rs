@@ -14,6 +14,7 @@ pub mod prepare;
 pub mod pretrained;
 pub mod progress;
 pub mod quantize;
+pub mod report;
 pub mod split;
 pub mod stages;
 #[cfg(test)]

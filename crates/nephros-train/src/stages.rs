@@ -54,6 +54,11 @@ impl Project {
         self.path(&self.config.training.root_dir).join("split.csv")
     }
 
+    /// What each epoch of the training brought.
+    pub fn history_file(&self) -> PathBuf {
+        self.path(&self.config.training.root_dir).join("history.csv")
+    }
+
     /// The file in which `prepare` leaves the preprocessing that the weights call for.
     fn preprocessing_file(&self) -> PathBuf {
         self.path(&self.config.prepare_base_model.root_dir).join("preprocessing.json")

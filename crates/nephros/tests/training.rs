@@ -129,6 +129,7 @@ fn a_model_that_fails_the_gate_is_trained_but_served_by_force_only() {
     let evaluation = &json_file(&folder, BUNDLE)["evaluation"];
     assert_eq!((&evaluation["gate"], evaluation.get("forced")), (&gate, None));
     let text = gate["findings"][0]["text"].as_str().unwrap();
+    assert_report(&folder, text);
     let refused = folder.run(&["serve", "--port", "0"]);
     assert_eq!(refused.code, 1, "{}", refused.stderr);
     assert!(
@@ -147,6 +148,29 @@ fn a_model_that_fails_the_gate_is_trained_but_served_by_force_only() {
     let log = Server::start(&folder, &["--force"]).stop();
     assert!(log.contains("--force: serving a model that failed the gate"), "{log}");
     assert_eq!(json_file(&folder, BUNDLE)["evaluation"]["forced"]["overlooked"], json!(["majority-class"]));
+    // A report that cannot be made leaves nothing, not even the files that could.
+    fs_err::remove_dir_all(folder.path("artifacts/evaluation")).unwrap();
+    folder.write("artifacts/training/history.csv", "epoch\nnone\n");
+    assert_eq!(folder.run(&["evaluate"]).code, 1);
+    assert!(!folder.path("artifacts/evaluation").exists());
+}
+
+/// The files of a report on four test patients; `finding` is what the gate says.
+fn assert_report(folder: &Folder, finding: &str) {
+    let page = folder.read("artifacts/evaluation/report.html");
+    assert!(page.contains(finding) && page.ends_with("</html>\n"), "{page}");
+    let report = json_file(folder, "artifacts/evaluation/report.json");
+    assert_eq!(report["scores"], json_file(folder, "scores.json"));
+    assert_eq!(report["history"].as_array().unwrap().len(), 2);
+    assert_eq!(report["patients"].as_array().unwrap().len(), 4);
+    let (wrong, n_wrong) = (report["worst_errors"].as_array().unwrap(), &report["n_wrong"]);
+    assert_eq!(page.matches("src=\"data:image/png;base64,").count(), wrong.len());
+    assert_eq!(json!(wrong.len()), *n_wrong, "eight images have at most twelve errors");
+    for name in ["roc", "pr", "confusion_matrix", "reliability", "abstention", "training"] {
+        let plot = folder.read(&format!("artifacts/evaluation/plots/{name}.svg"));
+        assert!(plot.starts_with("<svg ") && plot.ends_with("</svg>\n") && page.contains(&plot), "{name}");
+    }
+    assert!(folder.read("artifacts/evaluation/plots/roc.csv").starts_with("class,threshold,"));
 }
 
 #[test]

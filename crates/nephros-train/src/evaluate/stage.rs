@@ -22,9 +22,13 @@ use crate::{
     files::write_atomic,
     manifest::{ManifestError, Record},
     progress::{Cancelled, Progress, Unit as Count, check},
+    report::{self, Evidence, Report, thumbnails},
     split::{Split, SplitError, Subset, Unit},
     stages::{Dataset, Project},
-    train::data::{DataError, Pipeline, View, load_images},
+    train::{
+        data::{DataError, Pipeline, View, load_images},
+        history,
+    },
 };
 
 /// `scores.json`. All figures are of the model as it is used, calibrated.
@@ -168,7 +172,7 @@ impl Hint for EvaluateError {
 }
 
 /// Scores the bundle of a project and writes `scores.json`, and below `evaluation`
-/// `predictions.csv`, `confusion_matrix.csv` and `gate.json`. The verdict goes into the bundle too,
+/// `predictions.csv`, `confusion_matrix.csv`, `gate.json` and the files of the report. The verdict goes into the bundle too,
 /// last of all: a bundle that holds one has scores.
 ///
 /// # Errors
@@ -189,7 +193,11 @@ pub fn evaluate(project: &Project, progress: &dyn Progress) -> Result<Scores, Ev
         None => raw.clone(),
     };
     let scores = score(project, &meta, predictor.id(), &split, &members, &raw, &predictions);
+    let report = report_files(project, &dataset, &meta, &split, &members, &predictions, &scores)?;
     write_predictions(project, &dataset.labels, &members, &predictions)?;
+    for (file, bytes) in report {
+        write_atomic(&evaluation_dir(project).join(file), &bytes)?;
+    }
     write_atomic(&evaluation_dir(project).join("gate.json"), &json(&scores.gate)?)?;
     let written = json(&scores)?;
     write_atomic(&project.root.join("scores.json"), &written)?;
@@ -268,6 +276,27 @@ fn score(
         gate: Gate::default(),
     };
     Scores { gate: gate(&scores, SplitFacts::of(split)), ..scores }
+}
+
+/// The report, made before anything of the evaluation is written.
+fn report_files(
+    project: &Project,
+    dataset: &Dataset,
+    meta: &BundleMeta,
+    split: &Split,
+    members: &[(&Record, usize)],
+    predictions: &Predictions,
+    scores: &Scores,
+) -> Result<Vec<(&'static str, Vec<u8>)>, EvaluateError> {
+    let history = match history::read(&project.history_file()) {
+        // A bundle from elsewhere has none.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        other => other?,
+    };
+    let (history, seed) = (history.as_slice(), project.params.seed);
+    let report = Report::new(&Evidence { scores, meta, split, members, predictions, history, seed });
+    let thumbnails = thumbnails(&dataset.root, &report.worst_errors)?;
+    Ok(report::files(&report, &thumbnails)?)
 }
 
 /// What a reader must know before believing the figures.
