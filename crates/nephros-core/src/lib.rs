@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod calibration;
 pub mod digest;
 pub mod hint;
+pub mod input_gate;
 pub mod keras;
 pub mod network;
 pub mod pixels;
