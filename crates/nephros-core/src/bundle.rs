@@ -5,11 +5,14 @@
 //! U8 `[images, height, width, 3]`) with the answers of the model that was saved
 //! (`probabilities`, F32 `[images, labels]`). A bundle is loaded only when both hashes agree and
 //! the goldens, run again, give the same answers. `nephros quantize` adds two files for 8 bits,
-//! which are checked in the same way: see [`Quantization`].
+//! which are checked in the same way: see [`Quantization`]. A training also writes
+//! `input_gate.safetensors`, with which a picture is compared before it gets a label: see
+//! [`InputGate`].
 
 mod error;
 mod evaluation;
 mod golden;
+mod input_gate;
 mod quantization;
 
 use std::{io, path::Path};
@@ -26,6 +29,7 @@ use crate::{
     abstention::Abstention,
     calibration::Calibration,
     digest::{sha256, sha256_file},
+    input_gate::{InputGate, InputProfile},
     network::{Architecture, Precision},
     pixels::RgbImage,
     predictor::{ModelError, Predictor},
@@ -43,6 +47,7 @@ const PLAIN_VERSION: u64 = 1;
 const META_FILE: &str = "bundle.json";
 const WEIGHTS_FILE: &str = "weights.safetensors";
 const GOLDEN_FILE: &str = "golden.safetensors";
+const INPUT_GATE_FILE: &str = "input_gate.safetensors";
 
 /// `bundle.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,6 +88,9 @@ pub struct BundleMeta {
     /// What the last evaluation found; `None` before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<Evaluation>,
+    /// Which pictures get no label; `None` labels all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_gate: Option<InputProfile>,
     /// The 8-bit weights, where there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
@@ -137,6 +145,20 @@ impl Bundle {
         weights: &Weights,
         golden_images: &[RgbImage],
     ) -> Result<BundleMeta, BundleError> {
+        Self::save_with(dir, parts, weights, golden_images, None)
+    }
+
+    /// As [`Self::save`], with what decides which pictures get a label.
+    ///
+    /// # Errors
+    /// See [`BundleError`]; what was at `dir` is then still there.
+    pub fn save_with(
+        dir: &Path,
+        parts: BundleParts,
+        weights: &Weights,
+        golden_images: &[RgbImage],
+        input_gate: Option<&InputGate>,
+    ) -> Result<BundleMeta, BundleError> {
         if golden_images.is_empty() {
             return Err(BundleError::NoGolden);
         }
@@ -148,9 +170,14 @@ impl Bundle {
         let golden_bytes = Golden::record(&predictor, golden_images)?
             .to_bytes()
             .map_err(|source| BundleError::GoldenFormat { path: dir.join(GOLDEN_FILE), source })?;
-        let meta = describe(parts, id, weights_sha256, sha256(&golden_bytes));
-        let json = meta_bytes(dir, &meta)?;
-        let files = [(META_FILE, json), (WEIGHTS_FILE, weight_bytes), (GOLDEN_FILE, golden_bytes)];
+        let mut meta = describe(parts, id, weights_sha256, sha256(&golden_bytes));
+        let mut files = vec![(WEIGHTS_FILE, weight_bytes), (GOLDEN_FILE, golden_bytes)];
+        if let Some(gate) = input_gate {
+            let (profile, bytes) = input_gate::packed(dir, gate)?;
+            meta.input_gate = Some(profile);
+            files.push((INPUT_GATE_FILE, bytes));
+        }
+        files.push((META_FILE, meta_bytes(dir, &meta)?));
         replace_folder(dir, &files)?;
         Ok(meta)
     }
@@ -188,7 +215,7 @@ impl Bundle {
         })?;
         // The goldens are of the network itself, whatever is made of its answers.
         golden.replay(&predictor, golden::tolerance(files.precision), &golden_path)?;
-        let predictor = predictor.with_reading(
+        let predictor = predictor.with_input_gate(input_gate::read(dir, &meta)?).with_reading(
             meta.calibration.clone(),
             meta.abstention.clone(),
             meta.evaluation.clone(),
@@ -271,6 +298,7 @@ fn describe(parts: BundleParts, id: String, weights_sha256: String, golden_sha25
         calibration: parts.calibration,
         abstention: parts.abstention,
         evaluation: None,
+        input_gate: None,
         quantization: None,
     }
 }

@@ -9,6 +9,7 @@ pub mod calibration;
 pub mod digest;
 pub mod explain;
 pub mod hint;
+pub mod input_gate;
 pub mod keras;
 pub mod network;
 pub mod pixels;

@@ -11,6 +11,7 @@ use crate::{
     calibration::Calibration,
     digest::sha256,
     hint::Hint,
+    input_gate::{InputGate, Reason, Traits},
     keras::{self, KerasError, KerasModel},
     network::{Architecture, Features, NetworkError, Precision},
     pixels::RgbImage,
@@ -131,6 +132,7 @@ pub struct Predictor {
     calibration: Option<Calibration>,
     abstention: Option<Abstention>,
     evaluation: Option<Evaluation>,
+    input_gate: Option<InputGate>,
 }
 
 impl Predictor {
@@ -230,6 +232,7 @@ impl Predictor {
             calibration,
             abstention,
             evaluation,
+            input_gate: None,
         })
     }
 
@@ -242,6 +245,11 @@ impl Predictor {
         evaluation: Option<Evaluation>,
     ) -> Self {
         Self { calibration, abstention, evaluation, ..self }
+    }
+
+    /// The same network with what decides which pictures get a label.
+    pub(crate) fn with_input_gate(self, input_gate: Option<InputGate>) -> Self {
+        Self { input_gate, ..self }
     }
 
     /// The same model with probabilities as the network gives them, for measuring what calibration
@@ -288,6 +296,23 @@ impl Predictor {
         self.evaluation.as_ref()
     }
 
+    /// What decides which pictures get a label; `None` labels all.
+    pub fn input_gate(&self) -> Option<&InputGate> {
+        self.input_gate.as_ref()
+    }
+
+    /// What [`Self::reasons`] needs of a picture; `None` for a model that refuses none.
+    pub fn traits(&self, image: &RgbImage) -> Option<Traits> {
+        self.input_gate.as_ref().map(|_| Traits::of(image))
+    }
+
+    /// What speaks against giving a picture a label, or is to be known about it; `features` are
+    /// its own as [`Self::features`] gives them.
+    pub fn reasons(&self, traits: Option<&Traits>, features: &[f32]) -> Vec<Reason> {
+        let gate = self.input_gate.as_ref().zip(traits);
+        gate.map_or_else(Vec::new, |(gate, traits)| gate.reasons(traits, features))
+    }
+
     /// The answer that a prediction amounts to; `None` for a model that knows no error rate.
     pub fn answer(&self, prediction: &Prediction) -> Option<Answer> {
         let abstention = self.abstention.as_ref()?;
@@ -301,6 +326,16 @@ impl Predictor {
     pub fn predict(&self, image: &RgbImage) -> Result<Prediction, PredictError> {
         let mut predictions = self.predict_input(&self.preprocessing.apply(image), 1)?;
         Ok(predictions.swap_remove(0))
+    }
+
+    /// As [`Self::predict`], with what the input gate says about the image.
+    ///
+    /// # Errors
+    /// See [`PredictError`].
+    pub fn predict_gated(&self, image: &RgbImage) -> Result<(Prediction, Vec<Reason>), PredictError> {
+        let features = self.features(&self.preprocessing.apply(image), 1)?;
+        let reasons = self.reasons(self.traits(image).as_ref(), &features);
+        Ok((self.predict_features(&features, 1)?.swap_remove(0), reasons))
     }
 
     /// Classifies images on all cores of the current rayon pool; each result equals the single

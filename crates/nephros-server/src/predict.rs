@@ -9,7 +9,10 @@ use axum::{
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
-use nephros_core::pixels;
+use nephros_core::{
+    input_gate::{Reason, refusal},
+    pixels,
+};
 use serde::{Serialize, Serializer};
 
 use crate::{
@@ -30,6 +33,9 @@ pub(crate) struct Answer {
     /// Why a radiologist has to look; absent where the label stands alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     refer: Option<String>,
+    /// What the input gate says, with the codes; a refusal is the text of `refer`, too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<Reason>,
     /// From the whole body to the answer, waiting for a free core included.
     milliseconds: f64,
 }
@@ -91,17 +97,19 @@ fn classify(
     let bytes = body::image_bytes(form, body)?;
     let image = pixels::decode_with_limits(&bytes, pixels::Limits { max_pixels })?;
     drop(bytes);
-    let probabilities = model.classify(&image).map_err(ApiError::Internal)?;
+    let (probabilities, reasons) = model.classify_gated(&image).map_err(ApiError::Internal)?;
     let (top, probability) = highest(&probabilities)
         .filter(|_| probabilities.len() == model.labels().len())
         .ok_or_else(|| ApiError::Internal("the model gave no probability for each of its labels".into()))?;
+    let refusal = refusal(&reasons).map(ToString::to_string);
     let named = model.labels().iter().zip(&probabilities);
     Ok(Answer {
         label: model.labels()[top].clone(),
         probability,
         probabilities: named.map(|(label, &value)| (label.clone(), value)).collect(),
         model: model.id().to_owned(),
-        refer: model.refer(&probabilities),
+        refer: refusal.or_else(|| model.refer(&probabilities)),
+        reasons,
         milliseconds: 0.0,
     })
 }

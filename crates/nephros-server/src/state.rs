@@ -12,6 +12,7 @@ use std::{
 use axum::body::Bytes;
 use nephros_core::{
     hint::Hint,
+    input_gate::Reason,
     pixels::RgbImage,
     predictor::{Prediction, Predictor},
 };
@@ -33,6 +34,15 @@ pub trait Classifier: Send + Sync {
     /// Whatever the engine reports; the client reads only that the server failed.
     fn classify(&self, image: &RgbImage) -> Result<Vec<f32>, BoxError>;
 
+    /// As [`Self::classify`], with what speaks against giving the image a label; nothing does for a
+    /// model that cannot tell.
+    ///
+    /// # Errors
+    /// As [`Self::classify`].
+    fn classify_gated(&self, image: &RgbImage) -> Result<(Vec<f32>, Vec<Reason>), BoxError> {
+        Ok((self.classify(image)?, Vec::new()))
+    }
+
     /// Why a radiologist has to look at an image with these probabilities; `None` where the label
     /// stands alone, or the model cannot tell.
     fn refer(&self, _probabilities: &[f32]) -> Option<String> {
@@ -51,6 +61,11 @@ impl Classifier for Predictor {
 
     fn classify(&self, image: &RgbImage) -> Result<Vec<f32>, BoxError> {
         Ok(self.predict(image)?.probabilities)
+    }
+
+    fn classify_gated(&self, image: &RgbImage) -> Result<(Vec<f32>, Vec<Reason>), BoxError> {
+        let (prediction, reasons) = self.predict_gated(image)?;
+        Ok((prediction.probabilities, reasons))
     }
 
     fn refer(&self, probabilities: &[f32]) -> Option<String> {

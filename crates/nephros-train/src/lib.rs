@@ -8,6 +8,7 @@ pub mod crossval;
 pub mod evaluate;
 pub mod files;
 pub mod ingest;
+pub mod input_gate;
 pub mod manifest;
 pub mod phantom;
 pub mod prepare;

@@ -59,12 +59,18 @@ pub fn admit(path: &Path, predictor: &Predictor, force: bool) -> Result<(), Bund
 const NOT_EVALUATED: &str =
     "this model was never evaluated: `nephros evaluate` says whether it can be believed";
 
+const NO_INPUT_GATE: &str = "this model does not know its training images, so every picture gets a label; \
+     train again for an input gate";
+
 fn read(args: &ModelArgs, path: &Path) -> anyhow::Result<Predictor> {
     let predictor =
         Predictor::load_as(path, args.preprocessing.map(Into::into), args.precision.map(Into::into))?;
     let shortage = predictor.abstention().and_then(Abstention::shortage);
     let shortage = shortage.map(|shortage| format!("every image is referred to a radiologist: {shortage}"));
-    for note in predictor.assumption().map(str::to_owned).into_iter().chain(shortage) {
+    // A Keras file says even less, which its assumption tells.
+    let ungated = predictor.input_gate().is_none() && predictor.assumption().is_none();
+    let ungated = ungated.then(|| NO_INPUT_GATE.to_owned());
+    for note in predictor.assumption().map(str::to_owned).into_iter().chain(shortage).chain(ungated) {
         output::note(&format!("note: {note}"));
     }
     Ok(predictor)

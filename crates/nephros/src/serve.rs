@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use nephros_core::{bundle::BundleError, pixels::RgbImage, predictor::Predictor};
+use nephros_core::{bundle::BundleError, input_gate::Reason, pixels::RgbImage, predictor::Predictor};
 use nephros_server::{
     BoxError, Classifier, ServeError, ServeOptions, Server, Service, TrainFailure, Trained, Trainer,
 };
@@ -103,6 +103,10 @@ impl Classifier for Served {
 
     fn classify(&self, image: &RgbImage) -> Result<Vec<f32>, BoxError> {
         Ok(self.0.predict(image)?.probabilities)
+    }
+
+    fn classify_gated(&self, image: &RgbImage) -> Result<(Vec<f32>, Vec<Reason>), BoxError> {
+        self.0.classify_gated(image)
     }
 
     fn refer(&self, probabilities: &[f32]) -> Option<String> {

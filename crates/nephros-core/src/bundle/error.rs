@@ -87,9 +87,17 @@ pub enum BundleError {
     Reading {
         /// `bundle.json`.
         path: PathBuf,
-        /// `calibration` or `abstention`.
+        /// `calibration`, `abstention` or `input_gate`.
         key: &'static str,
         /// What cannot be used.
+        got: String,
+    },
+    /// What decides which pictures get a label cannot be read or written.
+    #[error("`{path}` does not hold what its bundle compares pictures with: {got}")]
+    InputGate {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
         got: String,
     },
     /// An evaluation speaks against the model.
@@ -179,7 +187,7 @@ impl Hint for BundleError {
                  do not use it, train again or report the difference"
             }
             Self::Labels { .. } => "`CLASS_NAMES` and the trained head must agree; train again",
-            Self::Reading { .. } => "train the model again",
+            Self::Reading { .. } | Self::InputGate { .. } => "train the model again",
             Self::Refused { .. } => {
                 "train on more patients, or mend what is named, and run `nephros evaluate`; \
                  `--force` uses the model anyway, and the bundle will say so"

@@ -11,8 +11,8 @@ use nephros_conv::{Calibration, Options};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bundle, BundleError, BundleMeta, FORMAT_VERSION, GOLDEN_FILE, META_FILE, PLAIN_VERSION, WEIGHTS_FILE,
-    golden::Golden, meta_bytes, model_error, open, read_meta, read_verified, verified,
+    Bundle, BundleError, BundleMeta, FORMAT_VERSION, GOLDEN_FILE, INPUT_GATE_FILE, META_FILE, PLAIN_VERSION,
+    WEIGHTS_FILE, golden::Golden, meta_bytes, model_error, open, read_meta, read_verified, verified,
 };
 use crate::{
     digest::sha256,
@@ -179,7 +179,9 @@ fn prepare(from: &Path, to: &Path, meta: &BundleMeta) -> Result<(), BundleError>
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    for (name, digest) in [(WEIGHTS_FILE, &meta.weights_sha256), (GOLDEN_FILE, &meta.golden_sha256)] {
+    let mut files = vec![(WEIGHTS_FILE, &meta.weights_sha256), (GOLDEN_FILE, &meta.golden_sha256)];
+    files.extend(meta.input_gate.iter().map(|profile| (INPUT_GATE_FILE, &profile.sha256)));
+    for (name, digest) in files {
         replace_file(&to.join(name), &read_verified(&from.join(name), digest)?)?;
     }
     Ok(())

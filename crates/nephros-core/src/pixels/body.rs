@@ -27,7 +27,7 @@ impl Crop {
 
 /// Mean of red, green and blue from which a pixel may be the patient. Air is 0 in an abdominal
 /// window; at 40/400 this level is -113 HU, between lung and fat.
-const TISSUE: usize = 30;
+pub(crate) const TISSUE: usize = 30;
 /// Cells along the longer side of the grid that the body is looked for on.
 const GRID: usize = 128;
 /// The body takes at least this part of the image, or there is none.
@@ -44,11 +44,11 @@ struct Mask {
 
 /// First and last row and column, the last not included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Bounds {
-    top: usize,
-    left: usize,
-    bottom: usize,
-    right: usize,
+pub(crate) struct Bounds {
+    pub(crate) top: usize,
+    pub(crate) left: usize,
+    pub(crate) bottom: usize,
+    pub(crate) right: usize,
 }
 
 /// A rectangle of an image, in its pixels; it may leave the image.
@@ -102,7 +102,7 @@ pub fn body_frame(image: &RgbImage) -> Frame {
 
 /// The largest connected piece of tissue, once what is thinner than three cells, such as the table
 /// and tubes, is taken away.
-fn find_body(image: &RgbImage) -> Option<Bounds> {
+pub(crate) fn find_body(image: &RgbImage) -> Option<Bounds> {
     let cell = image.width.max(image.height).div_ceil(GRID);
     let mask = tissue(image, cell).eroded().dilated();
     let (cells, bounds) = mask.largest_piece()?;

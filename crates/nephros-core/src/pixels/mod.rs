@@ -3,10 +3,12 @@
 mod body;
 mod decode;
 mod error;
+pub mod hash;
 mod jpeg;
 mod raster;
 mod resize;
 
+pub(crate) use body::{Bounds, TISSUE, find_body};
 pub use body::{Crop, Frame, body_frame, crop_to_body};
 pub use decode::{Limits, decode, decode_with_limits};
 pub use error::{DecodeError, Format, Lookalike};

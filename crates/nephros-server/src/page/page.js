@@ -109,9 +109,15 @@ async function ask(blob) {
 }
 
 function answer(result, truth) {
-  $("label").textContent = result.label;
+  const reasons = result.reasons || [];
+  const refused = reasons.some((reason) => reason.code !== "near_copy");
+  $("label").textContent = refused ? "No label" : result.label;
+  $("probability").hidden = refused;
   $("probability").textContent = "Probability " + percent(result.probability);
-  $("refer").hidden = !result.refer;
+  $("classes").hidden = refused;
+  $("reasons").hidden = reasons.length === 0;
+  $("reasons").textContent = reasons.map((reason) => reason.sentence).join("; ");
+  $("refer").hidden = !result.refer || refused;
   $("refer").textContent = result.refer ? "Refer to a radiologist: " + result.refer + "." : "";
   $("truth").hidden = !truth;
   $("truth").textContent = truth ? "The sample's own label is " + truth + "." : "";

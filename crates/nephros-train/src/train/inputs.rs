@@ -11,7 +11,7 @@ use super::{
     features::{FeatureStore, Key},
     network::Layout,
 };
-use crate::evaluate::metrics::Predictions;
+use crate::{evaluate::metrics::Predictions, input_gate::pooled};
 
 /// Labelled inputs of the part of the network that is trained.
 #[derive(Debug)]
@@ -89,6 +89,34 @@ impl<'a> Inputs<'a> {
         }
     }
 
+    /// The last feature maps of some images as they are, pooled to `[positions, channels]`, by the
+    /// engine that serves.
+    ///
+    /// # Errors
+    /// The weights do not fit or give no finite features.
+    pub fn pooled_features(
+        &self,
+        positions: &[usize],
+        layout: Layout,
+        weights: &Weights,
+    ) -> Result<Vec<f32>, TrainError> {
+        let channels = layout.architecture.feature_shape(layout.image_size).channels;
+        let predictor = match self {
+            Self::Images { pipeline, .. } => Some(layout.predictor(pipeline, weights)?),
+            Self::Features { .. } => None,
+        };
+        let mut all = Vec::with_capacity(positions.len() * channels);
+        for group in positions.chunks(GROUP) {
+            let values = self.batch(group, None);
+            let features = match &predictor {
+                Some(predictor) => predictor.features(&values, group.len())?,
+                None => values,
+            };
+            all.extend(pooled(&features, group.len(), channels));
+        }
+        Ok(all)
+    }
+
     /// What a model with these weights says, by the engine that serves.
     ///
     /// # Errors
@@ -97,11 +125,7 @@ impl<'a> Inputs<'a> {
         let Layout { architecture, image_size, hidden_units, classes } = layout;
         match self {
             Self::Images { pipeline, .. } => {
-                let labels = (0..classes).map(|class| class.to_string()).collect();
-                let preprocessing = pipeline.preprocessing.clone();
-                let id = String::new();
-                let predictor =
-                    Predictor::from_parts(architecture, hidden_units, labels, preprocessing, weights, id)?;
+                let predictor = layout.predictor(pipeline, weights)?;
                 self.answers(|values, images| predictor.predict_input(values, images))
             }
             Self::Features { .. } => {
@@ -124,5 +148,15 @@ impl<'a> Inputs<'a> {
             }
         }
         Ok(predictions)
+    }
+}
+
+impl Layout {
+    /// A model without names, for what its network gives.
+    fn predictor(self, pipeline: &Pipeline, weights: &Weights) -> Result<Predictor, TrainError> {
+        let Self { architecture, hidden_units, classes, .. } = self;
+        let labels = (0..classes).map(|class| class.to_string()).collect();
+        let preprocessing = pipeline.preprocessing.clone();
+        Ok(Predictor::from_parts(architecture, hidden_units, labels, preprocessing, weights, String::new())?)
     }
 }

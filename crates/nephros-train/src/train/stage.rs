@@ -8,6 +8,7 @@ use nephros_core::{
     bundle::{Bundle, BundleParts},
     calibration::Calibration,
     digest::sha256,
+    input_gate::{InputGate, Traits},
     keras::{self, ModelFile},
     network::Architecture,
     predictor::Predictor,
@@ -32,6 +33,8 @@ use crate::{
     augment::AugmentationRanges,
     calibrate::{self, Measured},
     config::{ClassWeights, Optimizer, Params, Sampling},
+    input_gate::{self, Seen, Validation, measure},
+    manifest::Record,
     phantom::golden_images,
     progress::{Progress, Unit, check},
     split::{Split, Subset},
@@ -141,9 +144,37 @@ pub fn train(project: &Project, progress: &dyn Progress) -> Result<TrainSummary,
         classes: layout.classes,
     };
     let reading = calibrate::fit(&measured, params);
-    let summary = write_model(project, &dataset, &split, &preprocessing, &fitted, reading, images)?;
+    let traits = |records| measure(&dataset.root, records, progress);
+    let traits = [traits(&train_records)?, traits(&validation_records)?];
+    let gate = input_gate(&fit, &fitted, traits, &train_records, &measured)?;
+    let summary = write_model(project, &dataset, &split, &preprocessing, &fitted, (reading, &gate), images)?;
     checkpoint.clear()?;
     Ok(summary)
+}
+
+/// What decides which pictures get a label, from images that are trained on and validated with.
+fn input_gate(
+    fit: &Fit,
+    fitted: &Fitted,
+    [train, validation]: [Vec<Traits>; 2],
+    train_records: &[(&Record, usize)],
+    measured: &Measured,
+) -> Result<InputGate, TrainError> {
+    let Layout { architecture, image_size, .. } = fit.layout;
+    let channels = architecture.feature_shape(image_size).channels;
+    let pooled = |inputs: &Inputs, positions: Vec<usize>| {
+        inputs.pooled_features(&positions, fit.layout, &fitted.weights)
+    };
+    // Drawn phantoms come after the images in the inputs and are left out.
+    let kept = input_gate::kept(train.len(), channels);
+    let train = Seen { pooled: pooled(&fit.train, kept)?, traits: train };
+    let validation = Validation {
+        seen: Seen { pooled: pooled(&fit.validation, (0..validation.len()).collect())?, traits: validation },
+        groups: measured.groups.clone(),
+        unit: measured.unit,
+    };
+    let paths: Vec<&str> = train_records.iter().map(|(record, _)| record.path.as_str()).collect();
+    Ok(input_gate::fit(&train, &paths, &validation, channels, image_size[0].min(image_size[1])))
 }
 
 fn write_model(
@@ -152,7 +183,7 @@ fn write_model(
     split: &Split,
     preprocessing: &Preprocessing,
     fitted: &Fitted,
-    (calibration, abstention): (Calibration, Abstention),
+    ((calibration, abstention), gate): ((Calibration, Abstention), &InputGate),
     images: [usize; 2],
 ) -> Result<TrainSummary, TrainError> {
     let params = &project.params;
@@ -170,7 +201,7 @@ fn write_model(
         abstention: Some(abstention),
     };
     let bundle = project.bundle_dir();
-    let meta = Bundle::save(&bundle, parts, &fitted.weights, &golden_images())?;
+    let meta = Bundle::save_with(&bundle, parts, &fitted.weights, &golden_images(), Some(gate))?;
     let path = project.path(&project.config.training.trained_model_path);
     write_keras(&path, params, Some(dataset.labels.len()), &fitted.weights)?;
     Ok(TrainSummary {

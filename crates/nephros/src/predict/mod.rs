@@ -6,13 +6,13 @@ pub mod report;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use nephros_core::predictor::Predictor;
+use nephros_core::{input_gate::Traits, predictor::Predictor};
 use nephros_train::progress::{Cancelled, Progress as _, Unit};
 use rayon::prelude::*;
 
 use self::{
     inputs::Input,
-    report::{Failure, Outcome, Report},
+    report::{Failure, Outcome, Predicted, Report},
 };
 use crate::{
     cli::{Global, PredictArgs},
@@ -46,28 +46,42 @@ pub fn run(args: &PredictArgs, global: &Global) -> anyhow::Result<Status> {
 
 /// One outcome for each input, in order.
 ///
-/// An image is brought to the network's size as soon as it is decoded: what is in memory at a time
+/// An image is measured and brought to the network's size as soon as it is decoded: what is in memory at a time
 /// is one image a core and the network input of a chunk, however large the images are.
 fn predict_chunk(chunk: &[Input], predictor: &Predictor) -> anyhow::Result<Vec<Outcome>> {
-    let read: Vec<Result<(Vec<f32>, f64), Failure>> =
+    let read: Vec<Result<Prepared, Failure>> =
         chunk.par_iter().map(|input| prepare(input, predictor)).collect();
-    let inputs: Vec<&[f32]> = read.iter().flatten().map(|(values, _)| values.as_slice()).collect();
+    let inputs: Vec<&[f32]> = read.iter().flatten().map(|prepared| prepared.values.as_slice()).collect();
     let begun = Instant::now();
-    let mut predictions = predictor.predict_input(&inputs.concat(), inputs.len())?.into_iter();
+    let features = predictor.features(&inputs.concat(), inputs.len())?;
+    let predictions = predictor.predict_features(&features, inputs.len())?;
     let shared_ms = milliseconds(begun) / inputs.len().max(1) as f64;
+    let each = features.chunks_exact((features.len() / inputs.len().max(1)).max(1));
+    let mut answers = predictions.into_iter().zip(each);
     let outcomes = read.into_iter().map(|read| {
-        let (_, prepare_ms) = read?;
-        let prediction = predictions.next().context("the model gave fewer answers than images")?;
-        Ok((prediction, prepare_ms + shared_ms))
+        let Prepared { traits, milliseconds, .. } = read?;
+        let (prediction, features) = answers.next().context("the model gave fewer answers than images")?;
+        let reasons = predictor.reasons(traits.as_ref(), features);
+        Ok(Predicted { prediction, reasons, milliseconds: milliseconds + shared_ms })
     });
     Ok(outcomes.collect())
 }
 
-/// Network input of a file, and the milliseconds that it took.
-fn prepare(input: &Input, predictor: &Predictor) -> Result<(Vec<f32>, f64), Failure> {
+/// An image before the network.
+struct Prepared {
+    /// Network input.
+    values: Vec<f32>,
+    /// What the input gate needs.
+    traits: Option<Traits>,
+    /// What it took.
+    milliseconds: f64,
+}
+
+fn prepare(input: &Input, predictor: &Predictor) -> Result<Prepared, Failure> {
     let begun = Instant::now();
-    let values = predictor.preprocessing().apply(&input.read()?);
-    Ok((values, milliseconds(begun)))
+    let image = input.read()?;
+    let (values, traits) = (predictor.preprocessing().apply(&image), predictor.traits(&image));
+    Ok(Prepared { values, traits, milliseconds: milliseconds(begun) })
 }
 
 fn milliseconds(begun: Instant) -> f64 {

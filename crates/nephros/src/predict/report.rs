@@ -4,6 +4,7 @@ use std::path::Path;
 
 use nephros_core::{
     abstention::Answer,
+    input_gate::{Reason, refusal},
     predictor::{Prediction, Predictor},
 };
 use serde::{Serialize, Serializer};
@@ -31,8 +32,19 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-/// A prediction and the milliseconds it took, or why there is none.
-pub type Outcome = Result<(Prediction, f64), Failure>;
+/// What is known about an image.
+#[derive(Debug, Clone)]
+pub struct Predicted {
+    /// What the network says, whether it counts or not.
+    pub prediction: Prediction,
+    /// What the input gate says.
+    pub reasons: Vec<Reason>,
+    /// What it took.
+    pub milliseconds: f64,
+}
+
+/// What is known about an image, or why nothing is.
+pub type Outcome = Result<Predicted, Failure>;
 
 /// Writes outcomes as they come and counts them.
 #[derive(Debug)]
@@ -43,6 +55,7 @@ pub struct Report<'a> {
     label_column: usize,
     labels_seen: Vec<usize>,
     referred: usize,
+    refused: usize,
     failed: usize,
 }
 
@@ -57,6 +70,7 @@ impl<'a> Report<'a> {
             label_column: labels.iter().map(|label| label.chars().count()).max().unwrap_or_default(),
             labels_seen: vec![0; labels.len()],
             referred: 0,
+            refused: 0,
             failed: 0,
         }
     }
@@ -65,7 +79,7 @@ impl<'a> Report<'a> {
     pub fn add(&mut self, path: &Path, outcome: Outcome) -> anyhow::Result<()> {
         let path = path.to_string_lossy();
         match outcome {
-            Ok((prediction, milliseconds)) => self.add_prediction(&path, &prediction, milliseconds),
+            Ok(predicted) => self.add_prediction(&path, &predicted),
             Err(failure) => {
                 self.failed += 1;
                 write_failure(self.json, &path, &failure)
@@ -73,20 +87,16 @@ impl<'a> Report<'a> {
         }
     }
 
-    fn add_prediction(
-        &mut self,
-        path: &str,
-        prediction: &Prediction,
-        milliseconds: f64,
-    ) -> anyhow::Result<()> {
+    fn add_prediction(&mut self, path: &str, predicted: &Predicted) -> anyhow::Result<()> {
+        let Predicted { prediction, reasons, milliseconds } = predicted;
         let labels = self.predictor.labels();
         let probabilities = &prediction.probabilities;
         let top = prediction.top();
         let (label, probability) = (labels[top].as_str(), probabilities[top]);
-        self.labels_seen[top] += 1;
+        let refusal = refusal(reasons);
         let answer = self.predictor.answer(prediction);
-        let refer = answer.as_ref().is_some_and(Answer::refer);
-        self.referred += usize::from(refer);
+        let refer = refusal.is_none() && answer.as_ref().is_some_and(Answer::refer);
+        self.count(top, refer, refusal.is_some());
         if self.json {
             let line = PredictionLine {
                 path,
@@ -95,14 +105,25 @@ impl<'a> Report<'a> {
                 probabilities: Named { labels, probabilities },
                 model: self.predictor.id(),
                 milliseconds: (milliseconds * 1e3).round() / 1e3,
-                answer: answer.as_ref().map(AnswerKeys::from),
+                answer: AnswerKeys::of(answer.as_ref(), refusal),
+                reasons: self.predictor.input_gate().map(|_| reasons.as_slice()),
             };
             return output::line(&serde_json::to_string(&line)?);
         }
         let (path_column, label_column) = (self.path_column, self.label_column);
         let percent = 100.0 * probability;
+        if let Some(reason) = refusal {
+            return output::line(&format!("{path:<path_column$}  no label: {reason} ({})", codes(reasons)));
+        }
         let advice = if refer { "  refer to a radiologist" } else { "" };
-        output::line(&format!("{path:<path_column$}  {label:<label_column$}  {percent:>5.1} %{advice}"))
+        let copy = reasons.first().map(|reason| format!("  {reason}")).unwrap_or_default();
+        output::line(&format!("{path:<path_column$}  {label:<label_column$}  {percent:>5.1} %{advice}{copy}"))
+    }
+
+    fn count(&mut self, top: usize, refer: bool, refused: bool) {
+        self.labels_seen[top] += usize::from(!refused);
+        self.referred += usize::from(refer);
+        self.refused += usize::from(refused);
     }
 
     /// Writes the summary, unless `quiet`, and gives the status of the command.
@@ -114,12 +135,15 @@ impl<'a> Report<'a> {
     }
 
     fn summary(&self) -> String {
-        let images: usize = self.labels_seen.iter().sum();
+        let images = self.labels_seen.iter().sum::<usize>() + self.refused;
         let mut parts = vec![format!("{images} {}", if images == 1 { "image" } else { "images" })];
         let labels = self.predictor.labels().iter().zip(&self.labels_seen);
         parts.extend(labels.map(|(label, seen)| format!("{seen} {label}")));
         if self.referred > 0 {
             parts.push(format!("{} to be referred to a radiologist", self.referred));
+        }
+        if self.refused > 0 {
+            parts.push(format!("{} without a label", self.refused));
         }
         let summary = parts.join(", ");
         match self.failed {
@@ -153,19 +177,37 @@ struct PredictionLine<'a> {
     milliseconds: f64,
     #[serde(flatten)]
     answer: Option<AnswerKeys<'a>>,
+    /// Only there for a model with an input gate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasons: Option<&'a [Reason]>,
 }
 
-/// Only there for a model that knows its error rate.
+/// The codes, comma-separated.
+fn codes(reasons: &[Reason]) -> String {
+    let names: Vec<&str> = reasons.iter().map(|reason| reason.code.name()).collect();
+    names.join(", ")
+}
+
+/// Only there for a model that knows its error rate, or an image that gets no label.
 #[derive(Serialize)]
 struct AnswerKeys<'a> {
-    set: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    set: Option<&'a [String]>,
     refer: bool,
     reason: Option<&'a str>,
 }
 
-impl<'a> From<&'a Answer> for AnswerKeys<'a> {
-    fn from(answer: &'a Answer) -> Self {
-        Self { set: &answer.set, refer: answer.refer(), reason: answer.reason.as_deref() }
+impl<'a> AnswerKeys<'a> {
+    /// A refusal is the reason that is told.
+    fn of(answer: Option<&'a Answer>, refusal: Option<&'a Reason>) -> Option<Self> {
+        let refusal = refusal.map(|reason| reason.sentence.as_str());
+        let reason = refusal.or_else(|| answer?.reason.as_deref());
+        let told = answer.is_some() || reason.is_some();
+        told.then(|| Self {
+            set: answer.map(|answer| answer.set.as_slice()),
+            refer: reason.is_some(),
+            reason,
+        })
     }
 }
 
@@ -190,6 +232,8 @@ impl Serialize for Named<'_> {
 
 #[cfg(test)]
 mod tests {
+    use nephros_core::input_gate::ReasonCode;
+
     use super::*;
 
     #[test]
@@ -203,12 +247,24 @@ mod tests {
             model: "m",
             milliseconds: 1.5,
             answer: None,
+            reasons: None,
         };
         let contract = r#"{"path":"a.png","label":"Tumor","probability":0.75,"probabilities":{"Normal":0.25,"Tumor":0.75},"model":"m","milliseconds":1.5}"#;
         assert_eq!(serde_json::to_string(&line).unwrap(), contract);
         let answer = Answer { set: labels.to_vec(), reason: Some("r".into()) };
-        let line = PredictionLine { answer: Some(AnswerKeys::from(&answer)), ..line };
+        let line = PredictionLine { answer: AnswerKeys::of(Some(&answer), None), ..line };
         let after = r#","set":["Normal","Tumor"],"refer":true,"reason":"r"}"#;
+        assert_eq!(
+            serde_json::to_string(&line).unwrap(),
+            format!("{}{after}", contract.strip_suffix('}').unwrap())
+        );
+        let reasons = [Reason { code: ReasonCode::NotCt, sentence: "s".into() }];
+        let line = PredictionLine {
+            answer: AnswerKeys::of(Some(&answer), Some(&reasons[0])),
+            reasons: Some(&reasons),
+            ..line
+        };
+        let after = r#","set":["Normal","Tumor"],"refer":true,"reason":"s","reasons":[{"code":"not_ct","sentence":"s"}]}"#;
         assert_eq!(
             serde_json::to_string(&line).unwrap(),
             format!("{}{after}", contract.strip_suffix('}').unwrap())
