@@ -7,7 +7,7 @@ const STYLE: &str = include_str!("style.css");
 /// The whole page, most important first.
 pub(super) fn page(report: &Report, thumbnails: &[Thumbnail]) -> String {
     let plots = plots::all(report);
-    let [roc, precision_recall, confusion, reliability, abstention, training] = plots.map(figure);
+    let [roc, precision_recall, confusion, reliability, abstention, training] = plots.each_ref().map(figure);
     let title = escape(&format!("Evaluation of {}", report.scores.model));
     let sections = [
         sections::verdict(report),
@@ -34,7 +34,7 @@ pub(super) fn page(report: &Report, thumbnails: &[Thumbnail]) -> String {
     )
 }
 
-fn figure(plot: plots::Plot) -> String {
+fn figure(plot: &plots::Plot) -> String {
     let caption = escape(&plot.caption);
     format!("<figure>\n{}<figcaption>{caption}</figcaption>\n</figure>\n", plot.svg)
 }
@@ -52,8 +52,8 @@ pub(super) fn paragraph(text: &str) -> String {
 
 /// A table of plain text, the first column as headings of the rows.
 pub(super) fn table(caption: &str, columns: &[&str], rows: &[Vec<String>]) -> String {
-    let head: String =
-        columns.iter().map(|name| format!("<th scope=\"col\">{}</th>", escape(name))).collect();
+    let head = |name: &&str| format!("<th scope=\"col\">{}</th>", escape(name));
+    let head = columns.iter().map(head).collect::<Vec<_>>().concat();
     let row = |cells: &Vec<String>| {
         let cells: String = cells
             .iter()

@@ -34,7 +34,7 @@ const HEIGHT: f64 = 400.0;
 
 /// The frame of a picture with one pair of axes.
 fn frame(x: [f64; 2], y: [f64; 2]) -> Frame {
-    Frame { left: 64.0, top: 16.0, width: 356.0, height: 330.0, x, y }
+    Frame { left: 64.0, top: 16.0, width: 356.0, height: 330.0, x, y, whole_x: false }
 }
 
 const UNIT: [f64; 2] = [0.0, 1.0];
@@ -187,9 +187,12 @@ fn abstention(report: &Report) -> Plot {
     if let Some(point) = point {
         let (x, y) = frame.place(point);
         svg.circle((x, y), 7.0, COLORS[1]);
-        let end = x > WIDTH / 2.0;
-        let (x, anchor) = if end { (x - 11.0, Anchor::End) } else { (x + 11.0, Anchor::Start) };
-        svg.text((x, (y - 8.0).max(frame.top + 12.0)), anchor, "as the bundle answers");
+        // About seven pixels a letter; a box, because the curve may pass there.
+        let (name, width) = ("as the bundle answers", 148.0);
+        let left = if x > WIDTH / 2.0 { x - 11.0 - width } else { x + 11.0 };
+        let y = (y - 8.0).max(frame.top + 16.0);
+        svg.rectangle((left, y - 14.0), width, 19.0, "#ffffff", 0.85);
+        svg.text((left + width / 2.0, y), Anchor::Middle, name);
     }
     let dot = match (&report.scores.abstention, point) {
         (None, _) => "The bundle has no error rate, so there is no dot.",
@@ -216,7 +219,7 @@ fn training(history: &[Epoch]) -> Plot {
     let epochs = [first.epoch as f64, last.epoch.max(first.epoch + 1) as f64];
     let losses = history.iter().flat_map(|epoch| [epoch.train_loss, epoch.validation_loss]);
     let most = losses.filter(|loss| loss.is_finite()).fold(0.0, f64::max).max(1e-3);
-    let upper = Frame { height: 230.0, ..frame(epochs, [0.0, 1.05 * most]) };
+    let upper = Frame { height: 230.0, whole_x: true, ..frame(epochs, [0.0, 1.05 * most]) };
     let lower = Frame { top: 326.0, ..Frame { y: UNIT, ..upper } };
     upper.draw(&mut svg, "epoch", "loss (nats)");
     lower.draw(&mut svg, "epoch", "accuracy");

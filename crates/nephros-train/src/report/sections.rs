@@ -1,5 +1,7 @@
 //! The chapters of the page.
 
+use nephros_core::bundle::Finding;
+
 use super::{
     curves::ClassCurves,
     html::{paragraph, section, table},
@@ -50,15 +52,12 @@ fn resampled(report: &Report) -> &'static str {
 pub(super) fn verdict(report: &Report) -> String {
     let gate = &report.scores.gate;
     let (class, text) = if gate.refuses() {
-        (
-            "refused",
-            "The gate refuses this model: do not rely on its figures. `nephros serve` does not serve it.",
-        )
+        ("refused", "The gate refuses this model: do not rely on its figures. It is not served.")
     } else {
         ("passed", "The gate passed this model: no check speaks against believing its figures.")
     };
-    let findings: String =
-        gate.findings.iter().map(|finding| format!("<li>{}</li>\n", escape(&finding.text))).collect();
+    let item = |finding: &Finding| format!("<li>{}</li>\n", escape(&finding.text));
+    let findings = gate.findings.iter().map(item).collect::<Vec<_>>().concat();
     let findings = if findings.is_empty() {
         findings
     } else {
@@ -291,18 +290,11 @@ pub(super) fn patients(report: &Report) -> String {
         _ => String::new(),
     };
     let text = format!(
-        "{wrong} of {} test patients are called wrongly. Patients are named as in the CSV that came with the data. \
-         One with images of two classes has two rows.{shown}",
+        "{wrong} of {} test patients are called wrongly. The mean probability is that of the true \
+         class. Patients are named as in the CSV that came with the data. One with images of two classes has two rows.{shown}",
         patients.len()
     );
-    let columns = [
-        "Patient",
-        "True class",
-        "Model says",
-        "Result",
-        "Mean probability of the true class",
-        "Images right",
-    ];
+    let columns = ["Patient", "True class", "Model says", "Result", "Mean probability", "Images right"];
     section(
         "patients",
         "Patients",

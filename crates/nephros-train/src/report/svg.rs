@@ -150,6 +150,8 @@ pub(super) struct Frame {
     pub x: [f64; 2],
     /// Values at the lower and the upper end.
     pub y: [f64; 2],
+    /// Whether there is nothing between whole numbers on the x axis.
+    pub whole_x: bool,
 }
 
 impl Frame {
@@ -162,7 +164,8 @@ impl Frame {
     /// Grid, ticks and the names of the axes.
     pub fn draw(&self, svg: &mut Svg, x_name: &str, y_name: &str) {
         let (right, bottom) = (self.left + self.width, self.top + self.height);
-        for tick in ticks(self.x) {
+        let is_shown = |tick: &f64| !self.whole_x || (tick - tick.round()).abs() < 1e-6;
+        for tick in ticks(self.x).into_iter().filter(is_shown) {
             let (x, _) = self.place((tick, self.y[0]));
             svg.line([(x, self.top), (x, bottom)], FAINT, false);
             svg.text((x, bottom + 17.0), Anchor::Middle, &tick_text(tick));
