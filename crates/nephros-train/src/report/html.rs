@@ -66,9 +66,10 @@ pub(super) fn table(caption: &str, columns: &[&str], rows: &[Vec<String>]) -> St
         format!("<tr>{cells}</tr>\n")
     };
     let body: String = rows.iter().map(row).collect();
+    let caption = escape(caption);
+    // What scrolls sideways on a phone must do so by keyboard too.
     format!(
-        "<div class=\"scroll\"><table>\n<caption>{}</caption>\n<thead><tr>{head}</tr></thead>\n\
-         <tbody>\n{body}</tbody>\n</table></div>\n",
-        escape(caption)
+        "<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{caption}\"><table>\n\
+         <caption>{caption}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n"
     )
 }

@@ -68,8 +68,9 @@ pub struct SplitSummary {
     pub unknown_patients: usize,
     /// Test patients that are also in training or validation.
     pub shared_patients: usize,
-    /// Groups that the audit found, in the test set and also in training or validation.
-    pub shared_groups: usize,
+    /// Groups that the audit found, in the test set and also in training or validation; `None` where
+    /// it was not asked for groups.
+    pub shared_groups: Option<usize>,
     /// Test images that are also in training or validation.
     pub shared_images: usize,
 }
@@ -277,12 +278,13 @@ impl SplitSummary {
                 images_of_label: labels.iter().map(of_label).collect(),
             }
         };
+        let has_groups = split.assignments.iter().any(|image| !image.group.is_empty());
         Self {
             unit: split.unit,
             subsets: [Subset::Train, Subset::Validation, Subset::Test].map(of_subset).to_vec(),
             unknown_patients: split.assignments.iter().filter(|image| image.patient.is_empty()).count(),
             shared_patients: shared(split, |image| &image.patient),
-            shared_groups: shared(split, |image| &image.group),
+            shared_groups: has_groups.then(|| shared(split, |image| &image.group)),
             shared_images: shared(split, |image| &image.sha256),
         }
     }

@@ -52,7 +52,10 @@ fn resampled(report: &Report) -> &'static str {
 pub(super) fn verdict(report: &Report) -> String {
     let gate = &report.scores.gate;
     let (class, text) = if gate.refuses() {
-        ("refused", "The gate refuses this model: do not rely on its figures. It is not served.")
+        (
+            "refused",
+            "The gate refuses this model: do not rely on its figures. It is not served, unless by force.",
+        )
     } else {
         ("passed", "The gate passed this model: no check speaks against believing its figures.")
     };
@@ -162,12 +165,13 @@ pub(super) fn data(report: &Report) -> String {
         .collect();
     let columns: Vec<&str> =
         ["Part", "Images", "Known patients"].into_iter().chain(labels.iter().map(String::as_str)).collect();
+    let patients_are_known = split.subsets.iter().any(|subset| subset.patients > 0);
     let leaks = [
-        ("Patients", split.shared_patients),
-        ("Images", split.shared_images),
-        ("Groups of like images that the audit found", split.shared_groups),
+        ("Patients", patients_are_known.then_some(split.shared_patients), "unknown"),
+        ("Images", Some(split.shared_images), NONE),
+        ("Groups of like images that the audit found", split.shared_groups, "not looked for"),
     ]
-    .map(|(what, n)| vec![what.to_owned(), n.to_string()]);
+    .map(|(what, n, none)| vec![what.to_owned(), n.map_or(none.to_owned(), |n| n.to_string())]);
     let unit = match split.unit {
         Unit::Patient => "All images of a patient are in the same part.",
         Unit::Group => "No patient is known. Images that look like one patient's are in the same part.",

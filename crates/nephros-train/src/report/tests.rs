@@ -234,7 +234,10 @@ fn a_split_that_shares_is_counted() {
     let subsets = [[Subset::Test; 4].as_slice(), &[Subset::Train, Subset::Validation]].concat();
     case.split = Split::from_subsets(&case.records, &subsets, Unit::Image);
     let split = case.report().split;
-    assert_eq!((split.shared_patients, split.shared_images, split.shared_groups), (1, 1, 0));
+    assert_eq!((split.shared_patients, split.shared_images, split.shared_groups), (1, 1, None));
+    case.split.assignments[0].group = "G1".into();
+    case.split.assignments[5].group = "G1".into();
+    assert_eq!(case.report().split.shared_groups, Some(1));
     let counts: Vec<_> =
         split.subsets.iter().map(|s| (s.images, s.patients, s.images_of_label.clone())).collect();
     assert_eq!(counts, [(1, 1, vec![1, 0]), (1, 1, vec![0, 1]), (4, 2, vec![2, 2])]);
