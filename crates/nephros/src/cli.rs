@@ -146,6 +146,7 @@ A line of --json:
    \"probabilities\":{\"Normal\":0.07,\"Tumor\":0.93},\"model\":\"3f6c…\",\"milliseconds\":11.2,
    \"set\":[\"Tumor\"],\"refer\":false,\"reason\":null}
 The last three are there where the bundle knows its error rate; with refer, a radiologist has to look.
+A bundle with an input gate adds \"reasons\":[{\"code\":\"not_ct\",\"sentence\":\"…\"}], empty for most.
 or, for a file that cannot be read:
   {\"path\":\"notes.png\",\"error\":\"not an image: …\",\"hint\":\"…\"}")]
     Predict(PredictArgs),
