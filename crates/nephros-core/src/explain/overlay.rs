@@ -68,6 +68,15 @@ pub fn draw(image: &RgbImage, explanation: &Explanation, label: &str) -> RgbImag
     canvas.into_image(image)
 }
 
+/// The slice under the map alone, as the second panel of [`draw`].
+pub fn heated(image: &RgbImage, explanation: &Explanation) -> RgbImage {
+    let (shown, frame) = fit(image, explanation.frame);
+    let (height, width) = (shown.height(), shown.width());
+    let mut canvas = Canvas::new(width, height);
+    canvas.pixels = blended(shown.pixels().as_chunks::<3>().0, explanation, frame, width);
+    canvas.into_image(image)
+}
+
 /// A picture as the bytes of a PNG file.
 ///
 /// # Errors

@@ -5,8 +5,9 @@ use std::{fmt, io, path::PathBuf};
 use nephros_core::{
     bundle::{Bundle, BundleError, BundleMeta, Gate, record_evaluation},
     digest::sha256,
+    explain::{ExplainError, Explainer},
     hint::Hint,
-    predictor::{PredictError, Predictor},
+    predictor::{ModelError, PredictError, Predictor},
 };
 use serde::{Deserialize, Serialize};
 
@@ -150,6 +151,12 @@ pub enum EvaluateError {
     /// The model gave no answer.
     #[error(transparent)]
     Predict(#[from] PredictError),
+    /// The model cannot be read again, to explain its errors.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// An error cannot be explained.
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
     /// The user asked to stop.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -166,6 +173,8 @@ impl Hint for EvaluateError {
             Self::Bundle(error) => error.hint(),
             Self::Data(error) => error.hint(),
             Self::Predict(error) => error.hint(),
+            Self::Model(error) => error.hint(),
+            Self::Explain(error) => error.hint(),
             Self::Io(_) | Self::Cancelled(_) => None,
         }
     }
@@ -295,7 +304,11 @@ fn report_files(
     };
     let (history, seed) = (history.as_slice(), project.params.seed);
     let report = Report::new(&Evidence { scores, meta, split, members, predictions, history, seed });
-    let thumbnails = thumbnails(&dataset.root, &report.worst_errors)?;
+    let explainer = match report.worst_errors.as_slice() {
+        [] => None,
+        _ => Some(Explainer::load(&project.bundle_dir(), None, None)?),
+    };
+    let thumbnails = thumbnails(&dataset.root, &report.worst_errors, explainer.as_ref())?;
     Ok(report::files(&report, &thumbnails)?)
 }
 

@@ -18,7 +18,7 @@ use std::io;
 
 pub use curves::{AbstentionPoint, ClassCurves, PrecisionRecallPoint, RocPoint};
 pub use model::{Evidence, ModelCard, PatientRow, Report, SplitSummary, SubsetSummary, WrongImage};
-pub use thumbnails::{Thumbnail, thumbnails};
+pub use thumbnails::{HeatPicture, Thumbnail, thumbnails};
 
 /// The files of a report, by their path below the folder of the evaluation. All are made before the
 /// first is written.

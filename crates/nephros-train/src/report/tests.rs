@@ -82,7 +82,9 @@ impl Case {
     }
 
     fn page(&self) -> String {
-        let thumbnail = Thumbnail { width: 2, height: 1, data_uri: "data:image/png;base64,AAAA".into() };
+        let data_uri = "data:image/png;base64,AAAA".to_owned();
+        let heat_map = Some(HeatPicture { data_uri: data_uri.clone(), faithful: Some(false) });
+        let thumbnail = Thumbnail { width: 2, height: 1, data_uri, heat_map };
         html::page(&self.report(), &vec![thumbnail; self.scores.n])
     }
 }

@@ -1,13 +1,16 @@
-//! Small pictures of the worst errors, as data URIs.
+//! Small pictures of the worst errors and of where the model looked, as data URIs.
 
 use std::{io, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use image::{ExtendedColorType, ImageEncoder as _, codecs::png::PngEncoder};
-use nephros_core::pixels::{Resample, RgbImage, decode, resize};
+use nephros_core::{
+    explain::{Explainer, Method, Question, overlay},
+    pixels::{Resample, RgbImage, decode, resize},
+};
 
 use super::WrongImage;
-use crate::train::data::DataError;
+use crate::{evaluate::EvaluateError, train::data::DataError};
 
 /// Longest side in pixels.
 const SIDE: usize = 160;
@@ -21,23 +24,50 @@ pub struct Thumbnail {
     pub height: usize,
     /// `data:image/png;base64,…`
     pub data_uri: String,
+    /// Where the model looked for the class that it named; `None` without a model.
+    pub heat_map: Option<HeatPicture>,
 }
 
-/// One for each image, in order; `root` is the folder that paths start from.
+/// A heat map over the same picture, of the same size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeatPicture {
+    /// As of [`Thumbnail`].
+    pub data_uri: String,
+    /// Whether the map stood its check; `None` where it could not be made.
+    pub faithful: Option<bool>,
+}
+
+/// One for each image, in order; `root` is the folder that paths start from. `explainer` is of the
+/// model that named them wrongly.
 ///
 /// # Errors
-/// The first file that cannot be read or decoded.
-pub fn thumbnails(root: &Path, images: &[WrongImage]) -> Result<Vec<Thumbnail>, DataError> {
+/// The first file that cannot be read or decoded, and what the model cannot explain.
+pub fn thumbnails(
+    root: &Path,
+    images: &[WrongImage],
+    explainer: Option<&Explainer>,
+) -> Result<Vec<Thumbnail>, EvaluateError> {
     let thumbnail = |image: &WrongImage| {
         let path = root.join(&image.path);
-        let decoded = decode(&fs_err::read(&path)?).map_err(|source| DataError::Decode { path, source })?;
-        Ok(Thumbnail::of(&decoded)?)
+        let bytes = fs_err::read(&path)?;
+        let decoded = decode(&bytes).map_err(|source| DataError::Decode { path, source })?;
+        let heat_map = explainer.map(|explainer| heat_map(&decoded, explainer)).transpose()?;
+        Ok(Thumbnail { heat_map, ..Thumbnail::of(&decoded)? })
     };
     images.iter().map(thumbnail).collect()
 }
 
+fn heat_map(image: &RgbImage, explainer: &Explainer) -> Result<HeatPicture, EvaluateError> {
+    // Grad-CAM costs one pass; the seed only draws the regions of the check.
+    let question = Question { method: Method::GradCam, class: None, seed: 0 };
+    let explanation = explainer.explain(image, question)?;
+    let Thumbnail { data_uri, .. } = Thumbnail::of(&overlay::heated(image, &explanation))?;
+    let faithful = explanation.faithfulness.map(|check| check.is_faithful());
+    Ok(HeatPicture { data_uri, faithful })
+}
+
 impl Thumbnail {
-    /// The whole image, its longest side at most [`SIDE`].
+    /// The whole image, its longest side at most [`SIDE`], without a map.
     fn of(image: &RgbImage) -> io::Result<Self> {
         let longest = image.width().max(image.height()).max(SIDE);
         let side = |length: usize| (length * SIDE / longest).max(1);
@@ -55,7 +85,8 @@ impl Thumbnail {
         PngEncoder::new(&mut png)
             .write_image(bytes, width as u32, height as u32, color)
             .map_err(io::Error::other)?;
-        Ok(Self { width, height, data_uri: format!("data:image/png;base64,{}", STANDARD.encode(png)) })
+        let data_uri = format!("data:image/png;base64,{}", STANDARD.encode(png));
+        Ok(Self { width, height, data_uri, heat_map: None })
     }
 }
 
