@@ -21,7 +21,7 @@ use crate::{
 /// what its evaluation said against it, or that there was none.
 pub fn load(args: &ModelArgs, global: &Global) -> anyhow::Result<Predictor> {
     let path = find(args.model.as_deref(), global)?;
-    let predictor = read(args, &path)?;
+    let predictor = read(args, &path, global.quiet)?;
     match predictor.evaluation() {
         Some(evaluation) if evaluation.gate.refuses() => {
             output::note(&format!("warning: this model failed the gate: {}", evaluation.gate));
@@ -38,7 +38,7 @@ pub fn load(args: &ModelArgs, global: &Global) -> anyhow::Result<Predictor> {
 /// [`nephros_core::bundle::BundleError::Refused`] without `force`.
 pub fn load_current(args: &ModelArgs, global: &Global, force: bool) -> anyhow::Result<Predictor> {
     let path = find(args.model.as_deref(), global)?;
-    let predictor = read(args, &path)?;
+    let predictor = read(args, &path, global.quiet)?;
     admit(&path, &predictor, force)?;
     Ok(predictor)
 }
@@ -62,13 +62,13 @@ const NOT_EVALUATED: &str =
 const NO_INPUT_GATE: &str = "this model does not know its training images, so every picture gets a label; \
      train again for an input gate";
 
-fn read(args: &ModelArgs, path: &Path) -> anyhow::Result<Predictor> {
+fn read(args: &ModelArgs, path: &Path, quiet: bool) -> anyhow::Result<Predictor> {
     let predictor =
         Predictor::load_as(path, args.preprocessing.map(Into::into), args.precision.map(Into::into))?;
     let shortage = predictor.abstention().and_then(Abstention::shortage);
     let shortage = shortage.map(|shortage| format!("every image is referred to a radiologist: {shortage}"));
     // A Keras file says even less, which its assumption tells.
-    let ungated = predictor.input_gate().is_none() && predictor.assumption().is_none();
+    let ungated = !quiet && predictor.input_gate().is_none() && predictor.assumption().is_none();
     let ungated = ungated.then(|| NO_INPUT_GATE.to_owned());
     for note in predictor.assumption().map(str::to_owned).into_iter().chain(shortage).chain(ungated) {
         output::note(&format!("note: {note}"));
