@@ -141,11 +141,10 @@ impl Statistic {
         match self {
             Self::Side => ReasonCode::TooSmall,
             Self::Chroma => ReasonCode::Coloured,
-            Self::Surround => ReasonCode::NotCt,
             Self::Window => ReasonCode::WrongWindow,
             Self::White | Self::Black => ReasonCode::Saturated,
             Self::Detail if too_low => ReasonCode::Blurred,
-            Self::Detail => ReasonCode::NotCt,
+            Self::Surround | Self::Detail => ReasonCode::NotCt,
             Self::BodyShare | Self::Aspect => ReasonCode::BodyShape,
             Self::BrightRow | Self::BrightColumn => ReasonCode::Orientation,
             Self::FeatureDistance => ReasonCode::OutOfRange,
