@@ -164,7 +164,8 @@ fn assert_report(folder: &Folder, finding: &str) {
     assert_eq!(report["history"].as_array().unwrap().len(), 2);
     assert_eq!(report["patients"].as_array().unwrap().len(), 4);
     let (wrong, n_wrong) = (report["worst_errors"].as_array().unwrap(), &report["n_wrong"]);
-    assert_eq!(page.matches("src=\"data:image/png;base64,").count(), wrong.len());
+    // The slice, and where the model looked.
+    assert_eq!(page.matches("src=\"data:image/png;base64,").count(), 2 * wrong.len());
     assert_eq!(json!(wrong.len()), *n_wrong, "eight images have at most twelve errors");
     for name in ["roc", "pr", "confusion_matrix", "reliability", "abstention", "training"] {
         let plot = folder.read(&format!("artifacts/evaluation/plots/{name}.svg"));

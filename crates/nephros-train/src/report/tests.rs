@@ -181,8 +181,8 @@ fn the_page_is_well_formed_and_needs_nothing_else() {
         }
         let pictures = Html::parse_document(&page);
         let described = Selector::parse("svg[role=img][aria-label] > title, img[alt]").unwrap();
-        // Six plots and the two wrong images.
-        assert_eq!(pictures.select(&described).count(), 6 + 2);
+        // Six plots, and the two wrong images with their maps.
+        assert_eq!(pictures.select(&described).count(), 6 + 2 * 2);
         assert_eq!(texts(&page, "table").len(), texts(&page, "table > caption").len());
     }
 }
