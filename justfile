@@ -67,6 +67,11 @@ nextest *ARGS:
     cargo nextest run --workspace {{ ARGS }}
     cargo test --workspace --doc
 
+# Miri over everything `unsafe` that needs no special instructions (needs a nightly toolchain with miri).
+miri *ARGS:
+    MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-permissive-provenance -Zmiri-tree-borrows" \
+        cargo +nightly miri test --locked -p nephros-conv --test tiny -- {{ ARGS }}
+
 # Trains on a drawn cohort and serves the result.
 demo *ARGS:
     cargo run --release -- demo {{ ARGS }}

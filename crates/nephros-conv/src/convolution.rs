@@ -9,11 +9,12 @@ use std::ops::Range;
 
 use crate::{
     Shape,
-    kernels::{Finish, Kernels, Patch, TileSteps},
+    kernels::{Finish, Kernels, Patch, Sink, TileSteps},
     memory::Aligned,
     tiling::Tiling,
 };
 
+pub(crate) use pack::Read;
 pub(crate) use target::Target;
 
 /// A compiled convolution, with its bias, ReLU and the pooling that follows it.
@@ -47,28 +48,31 @@ struct Scratch {
     patch: Aligned,
 }
 
-/// Tiles that one product takes as its rows.
+/// Tiles that one product takes as its rows, from 1 to [`Kernels::max_rows`].
 #[derive(Clone)]
 struct Block {
     tiles: Range<usize>,
 }
 
 impl Convolution {
-    /// `kernel` is `[3, 3, in_channels, out_channels]`.
-    pub(crate) fn new(
+    /// # Errors
+    /// The first of `read`.
+    pub(crate) fn new<E: Send>(
         kernels: &'static Kernels,
         tiling: Tiling,
         (input, output): (Shape, Shape),
-        (kernel, bias): (&[f32], &[f32]),
+        bias: &[f32],
         relu: bool,
-    ) -> Self {
+        read: &Read<'_, E>,
+    ) -> Result<Self, E> {
         let tiles = (output.height.div_ceil(tiling.side()), output.width.div_ceil(tiling.side()));
         let depth = tiling.depth(input.channels).next_multiple_of(kernels.lanes);
         let mut padded = bias.to_vec();
         let panel = kernels.panel(bias.len());
         padded.resize(bias.len().next_multiple_of(panel), 0.0);
-        let weights = pack::pack(tiling, kernel, (input.channels, bias.len()), depth, panel);
-        Self { input, output, tiling, kernels, weights, bias: padded, relu, pool: false, tiles, depth, panel }
+        let weights = pack::pack(kernels, tiling, (input.channels, bias.len()), depth, read)?;
+        let (bias, pool) = (padded, false);
+        Ok(Self { input, output, tiling, kernels, weights, bias, relu, pool, tiles, depth, panel })
     }
 
     /// Puts 2×2 pooling after the convolution; `output` is the shape after it.
@@ -170,13 +174,13 @@ impl Convolution {
     /// # Safety
     /// No reference to these channels of these tiles' pixels may be alive.
     #[allow(unsafe_code, reason = "writes a map that threads share")]
-    unsafe fn multiply(
+    unsafe fn multiply<S: Sink>(
         &self,
         panel: usize,
         blocks: &[Block],
         values: &[f32],
         sums: &mut Aligned,
-        target: &Target<'_>,
+        target: &Target<S>,
     ) {
         let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else { return };
         let tiles = first.tiles.start..last.tiles.end;
@@ -204,7 +208,7 @@ impl Convolution {
     /// # Safety
     /// No reference to this panel's channels of this tile's pixels may be alive.
     #[allow(unsafe_code, reason = "writes a map that threads share")]
-    unsafe fn finish(&self, panel: usize, tile: usize, sums: &[f32], target: &Target<'_>) {
+    unsafe fn finish<S: Sink>(&self, panel: usize, tile: usize, sums: &[f32], target: &Target<S>) {
         let Shape { height, width, channels } = self.output;
         let columns = self.panel;
         let shrink = if self.pool { 2 } else { 1 };

@@ -2,14 +2,15 @@
 
 #![allow(clippy::inline_always, reason = "vectors must not cross a function boundary")]
 
+mod pack;
 mod product;
 mod tile;
 
 use std::fmt;
 
-pub(crate) use tile::{Finish, Patch, Sink, TileSteps};
+pub(crate) use tile::{Bytes, Finish, Patch, Sink, TileSteps};
 
-use crate::{ConvError, tiling::Tiling};
+use crate::{ConvError, memory::SharedMap, tiling::Tiling};
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,8 +67,9 @@ impl fmt::Display for Isa {
 
 type Multiply =
     unsafe fn(rows: usize, panel: usize, values: &[f32], kernel: &[f32], sums: &mut [f32], stride: usize);
+type Pack = unsafe fn(tiling: Tiling, filters: &[f32], inputs: usize, panel: usize, target: &mut [f32]);
 type Load = unsafe fn(tiling: Tiling, patch: &Patch<'_>, values: &mut [f32], steps: TileSteps);
-type Finishing = unsafe fn(tiling: Tiling, sums: &[f32], finish: &Finish<'_>);
+pub(crate) type Finishing<S> = unsafe fn(tiling: Tiling, sums: &[f32], finish: &Finish<'_, S>);
 
 /// The kernels of one instruction set, which this processor has.
 pub(crate) struct Kernels {
@@ -75,9 +77,11 @@ pub(crate) struct Kernels {
     pub(crate) lanes: usize,
     /// Most rows of a [`Kernels::multiply`], as many as its sums fit the registers.
     pub(crate) max_rows: usize,
+    pack: Pack,
     multiply: Multiply,
     load: Load,
-    finish: Finishing,
+    finish_floats: for<'a> unsafe fn(Tiling, &[f32], &Finish<'_, SharedMap<'a>>),
+    finish_bytes: for<'a> unsafe fn(Tiling, &[f32], &Finish<'_, Bytes<'a>>),
 }
 
 impl Kernels {
@@ -93,7 +97,27 @@ impl Kernels {
         if outputs <= self.lanes { self.lanes } else { 2 * self.lanes }
     }
 
-    /// `sums[r, o] = sum over k of values[k, r] * kernel[k, o]` for `rows` rows and one panel of `o`.
+    /// Packs the filters of one panel, `[filters, inputs, 3, 3]`, transformed where the tiling asks for
+    /// it, with the same bits on every instruction set. `target` is zeros before.
+    ///
+    /// # Shapes
+    /// `target` is `[kernel matrices, depth, panel]`, one of those that [`Self::multiply`] reads.
+    #[allow(unsafe_code, reason = "the function enables an instruction set")]
+    pub(crate) fn pack(
+        &self,
+        tiling: Tiling,
+        filters: &[f32],
+        inputs: usize,
+        panel: usize,
+        target: &mut [f32],
+    ) {
+        // SAFETY: the function asks for nothing but its instruction set, and `kernels` hands out
+        // this table only where the processor has it.
+        unsafe { (self.pack)(tiling, filters, inputs, panel, target) }
+    }
+
+    /// `sums[r, o] = sum over k of values[k, r] * kernel[k, o]` for `rows` rows, from 1 to
+    /// [`Self::max_rows`], and one panel of `o`.
     ///
     /// Terms are added in the order of `k` for every row, so that a row does not depend on the
     /// others.
@@ -111,15 +135,14 @@ impl Kernels {
         sums: &mut [f32],
         stride: usize,
     ) {
-        // SAFETY: the function asks for nothing but its instruction set, and `kernels` hands out
-        // this table only where the processor has it.
+        // SAFETY: as for `pack`.
         unsafe { (self.multiply)(rows, panel, values, kernel, sums, stride) }
     }
 
     /// Transforms one patch of input into one row of each position's values.
     #[allow(unsafe_code, reason = "the function enables an instruction set")]
     pub(crate) fn load(&self, tiling: Tiling, patch: &Patch<'_>, values: &mut [f32], steps: TileSteps) {
-        // SAFETY: as for `multiply`.
+        // SAFETY: as for `pack`.
         unsafe { (self.load)(tiling, patch, values, steps) }
     }
 
@@ -129,21 +152,26 @@ impl Kernels {
     /// # Safety
     /// No other reference to the pixels and channels that `finish` names may be alive.
     #[allow(unsafe_code, reason = "the function enables an instruction set and writes a shared map")]
-    pub(crate) unsafe fn finish(&self, tiling: Tiling, sums: &[f32], finish: &Finish<'_>) {
-        // SAFETY: the instruction set as for `multiply`; the map as the caller promises.
-        unsafe { (self.finish)(tiling, sums, finish) }
+    pub(crate) unsafe fn finish<S: Sink>(&self, tiling: Tiling, sums: &[f32], finish: &Finish<'_, S>) {
+        // SAFETY: the instruction set as for `pack`; the map as the caller promises.
+        unsafe { S::finishing(self)(tiling, sums, finish) }
     }
 }
 
-/// Compiles the kernels for one instruction set: `[rows...]` are the row counts of the product.
+/// Compiles the kernels for one instruction set: `[rows... most]` are the row counts of the product.
 macro_rules! entry_points {
-    ($name:ident, $lanes:literal, $vector:ty, $max_rows:literal, [$($rows:literal)*], $(#[$enable:meta])*) => {
+    ($name:ident, $lanes:literal, $vector:ty, [$($rows:literal)*; $most:literal], $(#[$enable:meta])*) => {
         mod $name {
-            use super::{Kernels, Finish, Patch, TileSteps, product, tile};
-            use crate::tiling::Tiling;
+            use super::{Bytes, Kernels, Finish, Patch, TileSteps, pack, product, tile};
+            use crate::{memory::SharedMap, tiling::Tiling};
 
             pub(super) static KERNELS: Kernels =
-                Kernels { lanes: $lanes, max_rows: $max_rows, multiply, load, finish };
+                Kernels { lanes: $lanes, max_rows: $most, pack: panel, multiply, load, finish_floats, finish_bytes };
+
+            $(#[$enable])*
+            fn panel(tiling: Tiling, filters: &[f32], inputs: usize, panel: usize, target: &mut [f32]) {
+                pack::pack::<$lanes>(tiling, filters, inputs, panel, target);
+            }
 
             $(#[$enable])*
             fn multiply(
@@ -154,10 +182,11 @@ macro_rules! entry_points {
                 sums: &mut [f32],
                 stride: usize,
             ) {
-                match (rows, panel / $lanes) {
-                    $(($rows, 1) => product::multiply::<$vector, $lanes, $rows, 1>(values, kernel, sums, stride),
-                    ($rows, 2) => product::multiply::<$vector, $lanes, $rows, 2>(values, kernel, sums, stride),)*
-                    (rows, vectors) => unreachable!("a product of {rows} rows by {vectors} vectors"),
+                match (rows, panel > $lanes) {
+                    $(($rows, false) => product::multiply::<$vector, $lanes, $rows, 1>(values, kernel, sums, stride),
+                    ($rows, true) => product::multiply::<$vector, $lanes, $rows, 2>(values, kernel, sums, stride),)*
+                    (_, false) => product::multiply::<$vector, $lanes, $most, 1>(values, kernel, sums, stride),
+                    (_, true) => product::multiply::<$vector, $lanes, $most, 2>(values, kernel, sums, stride),
                 }
             }
 
@@ -168,22 +197,29 @@ macro_rules! entry_points {
 
             $(#[$enable])*
             #[allow(unsafe_code, reason = "writes a map that threads share")]
-            unsafe fn finish(tiling: Tiling, sums: &[f32], finish: &Finish<'_>) {
+            unsafe fn finish_floats(tiling: Tiling, sums: &[f32], finish: &Finish<'_, SharedMap<'_>>) {
                 // SAFETY: as the caller promises.
-                unsafe { tile::finish::<$vector, $lanes>(tiling, sums, finish) }
+                unsafe { tile::finish::<$vector, $lanes, _>(tiling, sums, finish) }
+            }
+
+            $(#[$enable])*
+            #[allow(unsafe_code, reason = "writes a map that threads share")]
+            unsafe fn finish_bytes(tiling: Tiling, sums: &[f32], finish: &Finish<'_, Bytes<'_>>) {
+                // SAFETY: as the caller promises.
+                unsafe { tile::finish::<$vector, $lanes, _>(tiling, sums, finish) }
             }
         }
     };
 }
 
-entry_points!(portable, 4, [f32; 4], 4, [1 2 3 4],);
+entry_points!(portable, 4, [f32; 4], [1 2 3; 4],);
 #[cfg(target_arch = "aarch64")]
-entry_points!(neon, 4, std::arch::aarch64::float32x4_t, 12, [1 2 3 4 5 6 7 8 9 10 11 12],
+entry_points!(neon, 4, std::arch::aarch64::float32x4_t, [1 2 3 4 5 6 7 8 9 10 11; 12],
     #[target_feature(enable = "neon")]);
 #[cfg(target_arch = "x86_64")]
-entry_points!(avx2, 8, std::arch::x86_64::__m256, 6, [1 2 3 4 5 6], #[target_feature(enable = "avx2,fma")]);
+entry_points!(avx2, 8, std::arch::x86_64::__m256, [1 2 3 4 5; 6], #[target_feature(enable = "avx2,fma")]);
 #[cfg(target_arch = "x86_64")]
-entry_points!(avx512, 16, std::arch::x86_64::__m512, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
+entry_points!(avx512, 16, std::arch::x86_64::__m512, [1 2 3 4 5 6 7 8 9 10 11 12 13; 14],
     #[target_feature(enable = "avx512f")]);
 
 /// The table for an instruction set, where this processor has it.

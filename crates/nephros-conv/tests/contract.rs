@@ -5,6 +5,8 @@
 
 mod reference;
 
+use std::ops::Range;
+
 use nephros_conv::{ConvError, Isa, Layer, Network, NetworkBuilder, Options, Shape};
 
 use crate::reference::{Owned, all_options, conv, dense, forward, noise};
@@ -78,6 +80,38 @@ fn layers_pushed_one_by_one_make_the_same_network() {
     let (pushed, whole) = (builder.finish(), network(shape, &layers));
     let input = noise(shape.len(), 1);
     assert_eq!(forward(&pushed, &input, 1), forward(&whole, &input, 1));
+}
+
+#[test]
+fn filters_read_in_any_order_make_the_same_network() {
+    let shape = Shape { height: 9, width: 8, channels: 12 };
+    let Owned::Conv(kernel, bias, _) = conv(12, 70, true, 1) else { return };
+    let at = |o: usize, position: usize| kernel[(position % 9 * 12 + position / 9) * 70 + o];
+    let read = |outputs: Range<usize>| -> Result<Vec<f32>, ConvError> {
+        Ok(outputs.flat_map(|o| (0..12 * 9).map(move |position| at(o, position))).collect())
+    };
+    let input = noise(shape.len(), 1);
+    for options in all_options() {
+        let mut builder = NetworkBuilder::new(shape, options).unwrap();
+        builder.push_filters(&bias, true, read).unwrap();
+        let whole = Layer::Conv3x3 { kernel: &kernel, bias: &bias, relu: true };
+        let whole = Network::with_options(shape, &[whole], options).unwrap();
+        assert_eq!(forward(&builder.finish(), &input, 1), forward(&whole, &input, 1), "{options:?}");
+    }
+}
+
+#[test]
+fn filters_that_do_not_fit_are_named() {
+    let shape = Shape { height: 4, width: 4, channels: 2 };
+    let mut builder = NetworkBuilder::new(shape, Options::default()).unwrap();
+    let error = builder.push_filters(&[0.0], true, |_| Ok::<_, ConvError>(vec![0.0; 17])).unwrap_err();
+    assert_eq!(error.to_string(), "layer 0: expected 18 values in the kernel, got 17");
+    let error = builder.push_filters(&[], true, |_| Ok::<_, ConvError>(Vec::new())).unwrap_err();
+    assert_eq!(error.to_string(), "layer 0: it has no outputs (its input is 4x4x2)");
+    let gone = ConvError::Calibration { expected: 1, got: 2 };
+    let error = builder.push_filters(&[0.0], true, |_| Err(gone.clone())).unwrap_err();
+    assert_eq!(error, gone);
+    assert_eq!(builder.output(), shape, "a layer that failed is not there");
 }
 
 #[test]

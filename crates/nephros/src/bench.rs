@@ -11,7 +11,7 @@ use nephros_train::files::write_atomic;
 use serde::Serialize;
 
 use crate::{
-    cli::{BenchArgs, Benchmark, Precision},
+    cli::{BenchArgs, BenchPrecision, Benchmark, Precision},
     errors::{CliError, Status},
     output,
 };
@@ -28,7 +28,7 @@ const FIRST_STEPS: &str = "features.2.step";
 /// What `--json` prints, with the keys of the peers' script.
 #[derive(Debug, Serialize)]
 struct Report {
-    engine: String,
+    engine: &'static str,
     isa: &'static str,
     batch: usize,
     threads: usize,
@@ -43,13 +43,14 @@ struct Report {
 
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> anyhow::Result<Status> {
+    let precision = supported(args.precision)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads as usize).build()?;
     if let (Benchmark::Quantize, Some(out)) = (args.what, &args.out) {
         let bytes = pool.install(|| quantize(&ArrayFile::open(&args.weights)?, &args.input))?;
         write_atomic(out, &bytes)?;
         return Ok(Status::Done);
     }
-    let report = pool.install(|| measure(args))?;
+    let report = pool.install(|| measure(args, precision))?;
     if args.json {
         output::line(&serde_json::to_string(&report)?)?;
     } else {
@@ -58,11 +59,20 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Status> {
     Ok(Status::Done)
 }
 
-fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
+/// What the engine has of what can be asked for.
+fn supported(asked: BenchPrecision) -> Result<Precision, CliError> {
+    match asked {
+        BenchPrecision::F32 => Ok(Precision::F32),
+        BenchPrecision::Int8 => Ok(Precision::Int8),
+        BenchPrecision::Bf16 => Err(CliError::NoBf16),
+    }
+}
+
+fn measure(args: &BenchArgs, precision: Precision) -> anyhow::Result<Report> {
     let batch = args.batch as usize;
     let input = channels_last(&read_images(&args.input, batch)?);
     let isa = args.isa.map_or_else(Isa::detect, Isa::from);
-    let (features, head, ready_ms) = build(args, isa)?;
+    let (features, head, ready_ms) = build(args, precision, isa)?;
     let shape = features.output();
     let mut map = vec![0.0; batch * shape.len()];
     let mut logits = vec![0.0; batch * head.output().len()];
@@ -72,7 +82,10 @@ fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
     })?;
     let beside = |name: &str, values: &[f32]| difference(&args.input.with_file_name(name), values);
     Ok(Report {
-        engine: args.precision.engine().to_owned(),
+        engine: match precision {
+            Precision::F32 => "nephros",
+            Precision::Int8 => "nephros-int8",
+        },
         isa: isa.name(),
         batch,
         threads: rayon::current_num_threads(),
@@ -88,16 +101,16 @@ fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
 
 /// Features and head of VGG16, and the milliseconds from the closed file of weights to both: to a
 /// network in 8 bits with the calibration, where the file holds f32 weights.
-fn build(args: &BenchArgs, isa: Isa) -> anyhow::Result<(Features, Network, f64)> {
+fn build(args: &BenchArgs, precision: Precision, isa: Isa) -> anyhow::Result<(Features, Network, f64)> {
     let start = Instant::now();
     let options = Options { isa, ..Options::default() };
     let mut file = ArrayFile::open(&args.weights)?;
     let quantized = file.shape(FIRST_STEPS).is_some();
-    if args.precision == Precision::Int8 && !quantized {
+    if precision == Precision::Int8 && !quantized {
         file = ArrayFile::from_bytes(quantize(&file, &args.input)?, &args.weights)?;
     }
     let head = Architecture::Vgg16.build_head(&file, labels(&file), 0, IMAGE_SIZE)?;
-    let features = match args.precision {
+    let features = match precision {
         Precision::F32 => Features::F32(Architecture::Vgg16.build_features_with(&file, IMAGE_SIZE, options)?),
         Precision::Int8 => {
             Features::Int8(Architecture::Vgg16.build_quantized_features(&file, IMAGE_SIZE, options)?)

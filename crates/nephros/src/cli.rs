@@ -537,8 +537,8 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub iters: u32,
     /// Arithmetic of the convolutions
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    pub precision: Precision,
+    #[arg(long, value_enum, default_value_t = BenchPrecision::F32)]
+    pub precision: BenchPrecision,
     /// Instruction set of the kernels; by default the fastest that this processor has
     #[arg(long, value_enum)]
     pub isa: Option<InstructionSet>,
@@ -565,14 +565,15 @@ pub enum Precision {
     Int8,
 }
 
-impl Precision {
-    /// The name of the engine in a report.
-    pub fn engine(self) -> &'static str {
-        match self {
-            Self::F32 => "nephros",
-            Self::Int8 => "nephros-int8",
-        }
-    }
+/// Arithmetic that a benchmark can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchPrecision {
+    /// 32-bit floats
+    F32,
+    /// 8-bit whole numbers
+    Int8,
+    /// Refused: slower than int8 and less exact than f32 (docs/adr/0008-winograd.md)
+    Bf16,
 }
 
 impl From<Precision> for network::Precision {

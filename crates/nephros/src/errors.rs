@@ -126,6 +126,9 @@ pub enum CliError {
         /// Floats in the file.
         got: usize,
     },
+    /// The engine has no 16-bit floats.
+    #[error("expected `--precision` f32 or int8, got bf16, which this engine does not have")]
+    NoBf16,
     /// A host name that stands for no address.
     #[error("`{host}` is no address that can be listened on")]
     NoSuchHost {
@@ -159,6 +162,11 @@ impl Hint for CliError {
                     .into()
             }
             Self::TooFewImages { .. } => "an image is 3x224x224 floats; lower `--batch`".into(),
+            Self::NoBf16 => {
+                "take int8, which is faster than 16-bit floats would be, or f32, which is exact; \
+                 docs/adr/0008-winograd.md has the figures"
+                    .into()
+            }
             Self::NoSuchHost { .. } => "name an address of this machine, such as 127.0.0.1 or 0.0.0.0".into(),
         })
     }
@@ -263,10 +271,10 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
     let quantize = |error: &QuantizeError| {
         matches!(error, QuantizeError::Tolerance { .. } | QuantizeError::NotABundle { .. })
     };
-    let class = |error: &CliError| matches!(error, CliError::UnknownClass { .. });
+    let argument = |error: &CliError| matches!(error, CliError::UnknownClass { .. } | CliError::NoBf16);
     error.is::<ConfigError>()
         || error.downcast_ref().is_some_and(quantize)
-        || error.downcast_ref().is_some_and(class)
+        || error.downcast_ref().is_some_and(argument)
         || error.downcast_ref().is_some_and(serve)
         || error.downcast_ref().is_some_and(phantom)
 }

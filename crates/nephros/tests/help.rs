@@ -50,7 +50,7 @@ fn help_of_each_command() {
 #[test]
 fn usage_errors_end_with_2() {
     let folder = Folder::new();
-    let cases: [(&str, &[&str]); 7] = [
+    let cases: [(&str, &[&str]); 8] = [
         ("no command", &[]),
         ("unknown command", &["predcit"]),
         ("unknown option", &["predict", "--jsn", "a.png"]),
@@ -58,6 +58,10 @@ fn usage_errors_end_with_2() {
         ("port", &["serve", "--port", "65536"]),
         ("both", &["-v", "-q", "run"]),
         ("no patients", &["phantom", "--patients", "0", "--slices", "1", "--seed", "1", "--out", "x"]),
+        (
+            "bf16",
+            &["bench", "forward", "--precision", "bf16", "--weights", "w.safetensors", "--input", "x.f32"],
+        ),
     ];
     let mut texts = Vec::new();
     for (name, arguments) in cases {

@@ -6,11 +6,11 @@ use std::{cell::RefCell, ops::Range};
 use rayon::prelude::*;
 
 use super::{Convolution, Scratch, Target, share};
-use crate::memory::Aligned;
+use crate::{kernels::Sink, memory::Aligned};
 
 /// Values that a thread transforms for itself: half of a second-level cache of 1 MiB, beside the
-/// sums and the kernels that pass through.
-const ALONE_VALUES: usize = 512 * 1024 / size_of::<f32>();
+/// sums and the kernels that pass through. Miri, which is slow, gets there with a few tiles.
+const ALONE_VALUES: usize = if cfg!(miri) { 1 } else { 512 * 1024 / size_of::<f32>() };
 /// Sums of one panel.
 const PANEL_SUMS: usize = 512 * 1024 / size_of::<f32>();
 /// Tasks for each thread, so that one that is held up does not hold up all.
@@ -29,7 +29,13 @@ impl Convolution {
     }
 
     /// As [`Self::run`], into another kind of map.
-    pub(crate) fn run_to(&self, source: &[f32], images: usize, target: &Target<'_>, shared: &mut Aligned) {
+    pub(crate) fn run_to<S: Sink>(
+        &self,
+        source: &[f32],
+        images: usize,
+        target: &Target<S>,
+        shared: &mut Aligned,
+    ) {
         let tiles = 0..images * self.tiles.0 * self.tiles.1;
         let alone = self.group_tiles(ALONE_VALUES);
         let tasks = TASKS_PER_THREAD * rayon::current_num_threads();
@@ -57,7 +63,7 @@ impl Convolution {
     /// One thread takes tiles all the way: where there are many tiles and few kernels, their
     /// values never leave its cache.
     #[allow(unsafe_code, reason = "writes a map that threads share")]
-    fn run_alone(&self, source: &[f32], tiles: Range<usize>, target: &Target<'_>) {
+    fn run_alone<S: Sink>(&self, source: &[f32], tiles: Range<usize>, target: &Target<S>) {
         SCRATCH.with_borrow_mut(|Scratch { values, sums, patch }| {
             let blocks = self.blocks(&tiles);
             let values = values.of_len(blocks.len() * self.block_stride());
@@ -74,7 +80,13 @@ impl Convolution {
     /// All threads transform the tiles, then each takes other panels: where there are few tiles and
     /// many kernels, each kernel is read once.
     #[allow(unsafe_code, reason = "writes a map that threads share")]
-    fn run_together(&self, source: &[f32], tiles: &Range<usize>, target: &Target<'_>, shared: &mut Aligned) {
+    fn run_together<S: Sink>(
+        &self,
+        source: &[f32],
+        tiles: &Range<usize>,
+        target: &Target<S>,
+        shared: &mut Aligned,
+    ) {
         let (blocks, stride) = (self.blocks(tiles), self.block_stride());
         let values = shared.of_len(blocks.len() * stride);
         blocks.par_iter().zip(values.par_chunks_exact_mut(stride)).for_each(|(block, values)| {

@@ -1,10 +1,10 @@
 //! Where a convolution writes.
 
-use crate::{Shape, kernels::Sink, memory::SharedMap};
+use crate::{Shape, memory::SharedMap};
 
 /// A map that several threads write, and the order of its values.
-pub(crate) struct Target<'a> {
-    pub(crate) sink: Sink<'a>,
+pub(crate) struct Target<S> {
+    pub(crate) sink: S,
     /// Position of the first pixel.
     pub(crate) start: usize,
     /// Values from an image to the next.
@@ -17,12 +17,12 @@ pub(crate) struct Target<'a> {
     pub(crate) chunk_stride: usize,
 }
 
-impl<'a> Target<'a> {
+impl<'a> Target<SharedMap<'a>> {
     /// `[images, height, width, channels]`
     pub(super) fn floats(shape: Shape, values: &'a mut [f32]) -> Self {
         let Shape { width, channels, .. } = shape;
         Self {
-            sink: Sink::Floats(SharedMap::new(values)),
+            sink: SharedMap::new(values),
             start: 0,
             image_stride: shape.len(),
             row_stride: width * channels,
@@ -31,7 +31,9 @@ impl<'a> Target<'a> {
             chunk_stride: 0,
         }
     }
+}
 
+impl<S> Target<S> {
     pub(super) fn at(&self, image: usize, (y, x): (usize, usize), channel: usize) -> usize {
         let chunk = channel / self.chunk * self.chunk_stride + channel % self.chunk;
         self.start + image * self.image_stride + y * self.row_stride + x * self.pixel_stride + chunk

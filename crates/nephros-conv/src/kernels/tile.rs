@@ -1,5 +1,6 @@
 //! From a patch of input to a row of values, and from a tile's sums to its pixels.
 
+use super::{Finishing, Kernels};
 use crate::{
     memory::SharedMap,
     quantized::to_u8,
@@ -28,19 +29,72 @@ pub(crate) struct TileSteps {
     pub(crate) chunk: usize,
 }
 
-/// The values of a map that threads share.
-pub(crate) enum Sink<'a> {
-    Floats(SharedMap<'a>),
-    /// `value * scale`, rounded, between 0 and 255.
-    Bytes {
-        map: SharedMap<'a, u8>,
-        scale: f32,
-    },
+/// The values of a map that threads share. A type parameter of all that leads to [`Sink::write`]:
+/// a choice there would be made for every vector.
+pub(crate) trait Sink: Sized + Sync {
+    /// The function that writes into such a map.
+    fn finishing(kernels: &Kernels) -> Finishing<Self>;
+
+    /// Writes the first `channels` lanes of a vector, `L` at most, from position `start` on.
+    ///
+    /// # Safety
+    /// No other reference to these values may be alive.
+    #[allow(unsafe_code, reason = "writes a map that threads share")]
+    unsafe fn write<V: Vector<L>, const L: usize>(&self, start: usize, channels: usize, value: V);
+}
+
+/// Floats as they are.
+impl Sink for SharedMap<'_> {
+    fn finishing(kernels: &Kernels) -> Finishing<Self> {
+        kernels.finish_floats
+    }
+
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "writes a map that threads share")]
+    unsafe fn write<V: Vector<L>, const L: usize>(&self, start: usize, channels: usize, value: V) {
+        // SAFETY: as the caller promises, and the part ends with this function.
+        let pixel = unsafe { self.part(start..start + channels) };
+        if let Some(pixel) = pixel.first_chunk_mut::<L>() {
+            value.store(pixel);
+        } else {
+            let mut all = [0.0; L];
+            value.store(&mut all);
+            pixel.copy_from_slice(&all[..channels]);
+        }
+    }
+}
+
+/// `value * scale`, rounded, between 0 and 255.
+pub(crate) struct Bytes<'a> {
+    pub(crate) map: SharedMap<'a, u8>,
+    pub(crate) scale: f32,
+}
+
+impl Sink for Bytes<'_> {
+    fn finishing(kernels: &Kernels) -> Finishing<Self> {
+        kernels.finish_bytes
+    }
+
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "writes a map that threads share")]
+    unsafe fn write<V: Vector<L>, const L: usize>(&self, start: usize, channels: usize, value: V) {
+        let (mut all, mut bytes) = ([0.0; L], [0; L]);
+        value.scale(self.scale).store(&mut all);
+        for (byte, value) in bytes.iter_mut().zip(all) {
+            *byte = to_u8(value);
+        }
+        // SAFETY: as the caller promises, and the part ends with this function.
+        let pixel = unsafe { self.map.part(start..start + channels) };
+        match pixel.first_chunk_mut::<L>() {
+            Some(pixel) => *pixel = bytes,
+            None => pixel.copy_from_slice(&bytes[..channels]),
+        }
+    }
 }
 
 /// Where a tile's pixels go, and what happens to them on the way.
-pub(crate) struct Finish<'a> {
-    pub(crate) sink: &'a Sink<'a>,
+pub(crate) struct Finish<'a, S> {
+    pub(crate) sink: &'a S,
     /// Position in the map of the tile's first pixel and the panel's first channel.
     pub(crate) start: usize,
     /// Values from a row of the map to the next.
@@ -151,16 +205,20 @@ fn transform<V: Vector<L>, const L: usize, const S: usize, const M: usize, W: Sc
 /// See [`super::Kernels::finish`].
 #[inline(always)]
 #[allow(unsafe_code, reason = "writes a map that threads share")]
-pub(super) unsafe fn finish<V: Vector<L>, const L: usize>(tiling: Tiling, sums: &[f32], finish: &Finish<'_>) {
+pub(super) unsafe fn finish<V: Vector<L>, const L: usize, T: Sink>(
+    tiling: Tiling,
+    sums: &[f32],
+    finish: &Finish<'_, T>,
+) {
     let vectors = finish.bias.len() / L;
     for vector in 0..vectors {
         if finish.channels > vector * L {
             // SAFETY: as the caller promises.
             unsafe {
                 match tiling {
-                    Tiling::Direct => finish_vector::<V, L, 2, 2, Identity>(vector, sums, finish),
-                    Tiling::F2 => finish_vector::<V, L, 4, 2, F2>(vector, sums, finish),
-                    Tiling::F4 => finish_vector::<V, L, 6, 4, F4>(vector, sums, finish),
+                    Tiling::Direct => finish_vector::<V, L, 2, 2, Identity, T>(vector, sums, finish),
+                    Tiling::F2 => finish_vector::<V, L, 4, 2, F2, T>(vector, sums, finish),
+                    Tiling::F4 => finish_vector::<V, L, 6, 4, F4, T>(vector, sums, finish),
                 }
             }
         }
@@ -169,11 +227,15 @@ pub(super) unsafe fn finish<V: Vector<L>, const L: usize>(tiling: Tiling, sums: 
 
 #[inline(always)]
 #[allow(unsafe_code, reason = "writes a map that threads share")]
-unsafe fn finish_vector<V: Vector<L>, const L: usize, const S: usize, const M: usize, W: Scheme<S, M>>(
+unsafe fn finish_vector<V, const L: usize, const S: usize, const M: usize, W, T>(
     index: usize,
     sums: &[f32],
-    finish: &Finish<'_>,
-) {
+    finish: &Finish<'_, T>,
+) where
+    V: Vector<L>,
+    W: Scheme<S, M>,
+    T: Sink,
+{
     let vectors = finish.bias.len() / L;
     let mut columns = [[V::splat(0.0); M]; S]; // [x of the products][y of the pixels]
     for (x, column) in columns.iter_mut().enumerate() {
@@ -194,6 +256,7 @@ unsafe fn finish_vector<V: Vector<L>, const L: usize, const S: usize, const M: u
     let bias = V::load(lanes(finish.bias, index * L));
     let floor = V::splat(if finish.relu { 0.0 } else { f32::NEG_INFINITY });
     let side = if finish.pool { M / 2 } else { M };
+    let channels = (finish.channels - index * L).min(L);
     for y in 0..side {
         for x in 0..side {
             let value = if finish.pool {
@@ -203,48 +266,9 @@ unsafe fn finish_vector<V: Vector<L>, const L: usize, const S: usize, const M: u
                 rows[y][x]
             };
             if y < finish.rows && x < finish.columns {
+                let start = finish.start + y * finish.row_stride + x * finish.pixel_stride + index * L;
                 // SAFETY: the pixel and the channels are the caller's.
-                unsafe { write(index, y, x, floor.max(value.add(bias)), finish) }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-#[allow(unsafe_code, reason = "writes a map that threads share")]
-unsafe fn write<V: Vector<L>, const L: usize>(
-    vector: usize,
-    y: usize,
-    x: usize,
-    value: V,
-    finish: &Finish<'_>,
-) {
-    let start = finish.start + y * finish.row_stride + x * finish.pixel_stride + vector * L;
-    let channels = (finish.channels - vector * L).min(L);
-    let range = start..start + channels;
-    match finish.sink {
-        Sink::Floats(map) => {
-            // SAFETY: as the caller promises, and the part ends with this function.
-            let pixel = unsafe { map.part(range) };
-            if let Some(pixel) = pixel.first_chunk_mut::<L>() {
-                value.store(pixel);
-            } else {
-                let mut all = [0.0; L];
-                value.store(&mut all);
-                pixel.copy_from_slice(&all[..channels]);
-            }
-        }
-        Sink::Bytes { map, scale } => {
-            let (mut all, mut bytes) = ([0.0; L], [0; L]);
-            value.scale(*scale).store(&mut all);
-            for (byte, value) in bytes.iter_mut().zip(all) {
-                *byte = to_u8(value);
-            }
-            // SAFETY: as above.
-            let pixel = unsafe { map.part(range) };
-            match pixel.first_chunk_mut::<L>() {
-                Some(pixel) => *pixel = bytes,
-                None => pixel.copy_from_slice(&bytes[..channels]),
+                unsafe { finish.sink.write(start, channels, floor.max(value.add(bias))) }
             }
         }
     }

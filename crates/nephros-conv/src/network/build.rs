@@ -1,9 +1,15 @@
 //! Layers into steps.
 
-use std::mem::size_of;
+use std::{mem::size_of, ops::Range};
 
 use super::{GROUP_IMAGES, GROUP_VALUES, Kernel, LARGE_MAP, Layer, Network, Options, Shape, Step};
-use crate::{ConvError, convolution::Convolution, dense::Dense, kernels::Kernels, tiling::Tiling};
+use crate::{
+    ConvError,
+    convolution::{Convolution, Read},
+    dense::Dense,
+    kernels::Kernels,
+    tiling::Tiling,
+};
 
 /// Compiles a network layer by layer, so that a layer's weights need not outlive its call.
 pub struct NetworkBuilder {
@@ -49,6 +55,35 @@ impl NetworkBuilder {
         Ok(())
     }
 
+    /// As [`Self::push`] of a convolution whose filters are read while they are packed, some at a time
+    /// and by several threads: `read` gives those of a range of outputs, `[filters, in_channels, 3, 3]`.
+    ///
+    /// # Errors
+    /// The first of `read`; [`ConvError::WeightLength`] where it gives too few or too many values, and
+    /// [`ConvError::Incompatible`].
+    pub fn push_filters<E: From<ConvError> + Send>(
+        &mut self,
+        bias: &[f32],
+        relu: bool,
+        read: impl Fn(Range<usize>) -> Result<Vec<f32>, E> + Sync,
+    ) -> Result<(), E> {
+        let (layer, input) = (self.layers, self.output());
+        if bias.is_empty() {
+            return Err(ConvError::Incompatible { layer, input, why: "it has no outputs" }.into());
+        }
+        let checked = |outputs: Range<usize>| -> Result<Vec<f32>, E> {
+            let expected = 9 * input.channels * outputs.len();
+            let filters = read(outputs)?;
+            let got = filters.len();
+            let error = ConvError::WeightLength { layer, what: "kernel", expected, got };
+            if got == expected { Ok(filters) } else { Err(error.into()) }
+        };
+        let step = self.convolution(input, bias, relu, &checked)?;
+        self.steps.push(step);
+        self.layers += 1;
+        Ok(())
+    }
+
     /// The compiled network.
     pub fn finish(self) -> Network {
         let (input, output) = (self.input, self.output());
@@ -69,11 +104,9 @@ impl NetworkBuilder {
         let (output, kernel) = match *layer {
             Layer::Conv3x3 { kernel, bias, relu } => {
                 let channels = check_weights(index, 9 * input.channels, kernel, bias, input)?;
-                let output = check_shape(index, input, Shape { channels, ..input })?;
-                let tiling = self.tiling.unwrap_or_else(|| Tiling::choose(input));
-                let shapes = (input, output);
-                let convolution = Convolution::new(self.kernels, tiling, shapes, (kernel, bias), relu);
-                (output, Kernel::Convolution(convolution))
+                return self.convolution(input, bias, relu, &|outputs| {
+                    Ok(filters(kernel, (input.channels, channels), outputs))
+                });
             }
             Layer::MaxPool2x2 => (half(index, input)?, Kernel::MaxPool),
             Layer::GlobalAveragePool => {
@@ -87,6 +120,31 @@ impl NetworkBuilder {
         };
         Ok(Step { input, output, kernel })
     }
+
+    fn convolution<E: From<ConvError> + Send>(
+        &self,
+        input: Shape,
+        bias: &[f32],
+        relu: bool,
+        read: &Read<'_, E>,
+    ) -> Result<Step, E> {
+        let output = check_shape(self.layers, input, Shape { channels: bias.len(), ..input })?;
+        let tiling = self.tiling.unwrap_or_else(|| Tiling::choose(input));
+        let convolution = Convolution::new(self.kernels, tiling, (input, output), bias, relu, read)?;
+        Ok(Step { input, output, kernel: Kernel::Convolution(convolution) })
+    }
+}
+
+/// The filters of some outputs, `[filters, inputs, 3, 3]`, of a kernel of `[3, 3, inputs, outputs]`.
+fn filters(kernel: &[f32], (inputs, outputs): (usize, usize), range: Range<usize>) -> Vec<f32> {
+    let mut filters = vec![0.0; range.len() * inputs * 9];
+    for (row, values) in kernel.chunks_exact(outputs).enumerate() {
+        let at = row % inputs * 9 + row / inputs;
+        for (filter, value) in filters.chunks_exact_mut(inputs * 9).zip(&values[range.clone()]) {
+            filter[at] = *value;
+        }
+    }
+    filters
 }
 
 /// `output`, once it is neither empty nor larger than the address space.

@@ -109,14 +109,12 @@ dispatch!(
     finish[C], sums: &TileSums, finishing: &Finishing<'_>, cells: &mut [[C; PANEL]; tile::SIDE * tile::SIDE]
 );
 
-/// Compiles the kernels for one instruction set: `[rows...]` are the row counts of its products, up
-/// to what the registers hold, and the last is the largest.
+/// Compiles the kernels for one instruction set: `[rows... most]` are the row counts of its products,
+/// up to what the registers hold.
 macro_rules! entry_points {
-    ($name:ident, $words:ty, $sums:ty, [$($rows:literal)*], $(#[$enable:meta])*) => {
+    ($name:ident, $words:ty, $sums:ty, [$($rows:literal)*; $most:literal], $(#[$enable:meta])*) => {
         mod $name {
             use super::{Cell, Cells, Finishing, PANEL, RUN, TileSums, Window, product, tile};
-
-            const MOST_ROWS: usize = { let rows = [$($rows),*]; rows[rows.len() - 1] };
 
             $(#[$enable])*
             pub(super) fn direct<C: Cell>(
@@ -142,12 +140,12 @@ macro_rules! entry_points {
 
             $(#[$enable])*
             fn run_of_pixels(run: usize, window: Window<'_>, weights: &[i8], sums: &mut [[i32; PANEL]; RUN]) {
-                for first in (0..run).step_by(MOST_ROWS) {
+                for first in (0..run).step_by($most) {
                     let window = Window { values: &window.values[first * super::CHUNK..], ..window };
                     let sums = &mut sums[first..];
-                    match MOST_ROWS.min(run - first) {
+                    match run - first {
                         $($rows => product::bytes::<$sums, $rows>(window, weights, sums),)*
-                        rows => unreachable!("a product of {rows} pixels"),
+                        _ => product::bytes::<$sums, $most>(window, weights, sums),
                     }
                 }
             }
@@ -165,12 +163,12 @@ macro_rules! entry_points {
                 sums: &mut [[i32; PANEL]],
             ) {
                 let stride = rows * tile::WORDS;
-                for first in (0..rows).step_by(MOST_ROWS) {
+                for first in (0..rows).step_by($most) {
                     let values = &values[first * tile::WORDS..];
                     let sums = &mut sums[first * tile::POSITIONS..];
-                    match MOST_ROWS.min(rows - first) {
+                    match rows - first {
                         $($rows => product::words::<$sums, $rows>(values, stride, weights, sums),)*
-                        rows => unreachable!("a product of {rows} tiles"),
+                        _ => product::words::<$sums, $most>(values, stride, weights, sums),
                     }
                 }
             }
@@ -187,9 +185,9 @@ macro_rules! entry_points {
     };
 }
 
-entry_points!(portable, [i16; 32], [i32; 16], [1],);
+entry_points!(portable, [i16; 32], [i32; 16], [; 1],);
 #[cfg(target_arch = "x86_64")]
-entry_points!(avx2, crate::quantized::lanes::x86::Words256, crate::quantized::lanes::x86::Sums256, [1 2 3], #[target_feature(enable = "avx2")]);
+entry_points!(avx2, crate::quantized::lanes::x86::Words256, crate::quantized::lanes::x86::Sums256, [1 2; 3], #[target_feature(enable = "avx2")]);
 #[cfg(target_arch = "x86_64")]
-entry_points!(vnni, crate::quantized::lanes::x86::Words512, crate::quantized::lanes::x86::Sums512, [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
+entry_points!(vnni, crate::quantized::lanes::x86::Words512, crate::quantized::lanes::x86::Sums512, [1 2 3 4 5 6 7 8 9 10 11 12 13; 14],
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]);

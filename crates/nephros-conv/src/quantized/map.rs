@@ -7,7 +7,7 @@ use super::{
     kernel::{CHUNK, PANEL},
     tile::SIDE,
 };
-use crate::{Shape, convolution::Target, kernels::Sink, memory::SharedMap};
+use crate::{Shape, convolution::Target, kernels::Bytes, memory::SharedMap};
 
 /// `[chunks, 1 + height + 1, 1 + width + 1, CHUNK]` with height and width up to whole tiles; zeros
 /// around each chunk's pixels and for the channels that fill the last chunk.
@@ -43,9 +43,9 @@ impl MapLayout {
     }
 
     /// For a convolution in floats: `value * scale`, rounded. The rest of `map` is left as it is.
-    pub(super) fn target(self, map: &mut [u8], scale: f32) -> Target<'_> {
+    pub(super) fn target(self, map: &mut [u8], scale: f32) -> Target<Bytes<'_>> {
         Target {
-            sink: Sink::Bytes { map: SharedMap::new(map), scale },
+            sink: Bytes { map: SharedMap::new(map), scale },
             start: self.at(0, 0, 0),
             image_stride: self.len(),
             row_stride: self.row_stride(),

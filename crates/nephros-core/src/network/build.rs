@@ -1,5 +1,7 @@
 //! From named weights to the inference engine.
 
+use std::ops::Range;
+
 use nephros_conv::{ConvError, Layer, Network, NetworkBuilder, Options, Shape};
 use rayon::prelude::*;
 
@@ -96,7 +98,6 @@ impl Architecture {
         options: Options,
     ) -> Result<Network, NetworkError> {
         let mut builder = self.builder(image_size, options)?;
-        // Layer by layer: the folded kernels of VGG16 would take 59 MB if all were held at once.
         for layer in self.layers() {
             push(&mut builder, layer, weights)?;
         }
@@ -139,7 +140,8 @@ impl Architecture {
     }
 }
 
-/// Folds and packs one layer.
+/// Folds and packs one layer, some filters at a time: those of VGG16 would take 59 MB if all were held
+/// at once.
 fn push(
     builder: &mut NetworkBuilder,
     layer: &FeatureLayer,
@@ -147,8 +149,10 @@ fn push(
 ) -> Result<(), NetworkError> {
     match *layer {
         FeatureLayer::Conv { key, batch_norm, inputs, outputs, .. } => {
-            let (kernel, bias) = convolution(weights, key, batch_norm, inputs, outputs)?;
-            builder.push(&Layer::Conv3x3 { kernel: &kernel, bias: &bias, relu: true })?;
+            let folded = Folded::new(weights, key, batch_norm, [outputs, inputs, 3, 3])?;
+            builder.push_filters(&folded.bias, true, |outputs| {
+                folded.filters(outputs).map_err(NetworkError::from)
+            })?;
         }
         FeatureLayer::MaxPool { .. } => builder.push(&Layer::MaxPool2x2)?,
         FeatureLayer::GlobalAveragePool => builder.push(&Layer::GlobalAveragePool)?,
@@ -170,9 +174,50 @@ pub(super) fn check_image_size(
     if fits { Ok(()) } else { Err(NetworkError::TooSmall { architecture, expected, height, width }) }
 }
 
-/// Kernel `[3, 3, inputs, outputs]` and bias of a convolution, with its batch norm folded in:
-/// `scale * (w * x + b - mean) + shift`, where `scale` is the norm's weight over the standard
-/// deviation, is a convolution with kernel `scale * w` and bias `scale * (b - mean) + shift`.
+/// A convolution with its batch norm folded in: `scale * (w * x + b - mean) + shift`, where `scale` is
+/// the norm's weight over the standard deviation, is a convolution with kernel `scale * w` and bias
+/// `scale * (b - mean) + shift`.
+struct Folded<'a> {
+    weights: &'a dyn Arrays,
+    /// Of the kernel.
+    key: String,
+    /// `[outputs, inputs, 3, 3]`
+    shape: [usize; 4],
+    /// Of each output, where there is a batch norm.
+    scale: Option<Vec<f64>>,
+    bias: Vec<f32>,
+}
+
+impl<'a> Folded<'a> {
+    fn new(
+        weights: &'a dyn Arrays,
+        key: &str,
+        batch_norm: Option<&str>,
+        shape: [usize; 4],
+    ) -> Result<Self, WeightsError> {
+        let bias = weights.array(&format!("{key}.bias"), &shape[..1])?;
+        let (scale, bias) = match batch_norm {
+            Some(norm) => fold(weights, norm, &bias).map(|(scale, bias)| (Some(scale), bias))?,
+            None => (None, bias.into_owned()),
+        };
+        Ok(Self { weights, key: format!("{key}.weight"), shape, scale, bias })
+    }
+
+    /// The kernel of some outputs, `[filters, inputs, 3, 3]`.
+    fn filters(&self, outputs: Range<usize>) -> Result<Vec<f32>, WeightsError> {
+        let mut filters = self.weights.rows(&self.key, &self.shape, outputs.clone())?.into_owned();
+        if let Some(scale) = &self.scale {
+            for (filter, scale) in filters.chunks_exact_mut(self.shape[1] * 9).zip(&scale[outputs]) {
+                for value in filter {
+                    *value = (scale * f64::from(*value)) as f32;
+                }
+            }
+        }
+        Ok(filters)
+    }
+}
+
+/// Kernel `[3, 3, inputs, outputs]` and bias of a convolution, with its batch norm folded in.
 pub(super) fn convolution(
     weights: &dyn Arrays,
     key: &str,
@@ -180,26 +225,20 @@ pub(super) fn convolution(
     inputs: usize,
     outputs: usize,
 ) -> Result<(Vec<f32>, Vec<f32>), WeightsError> {
-    let bias = weights.array(&format!("{key}.bias"), &[outputs])?;
-    let (scale, bias) = match batch_norm {
-        Some(norm) => fold(weights, norm, &bias)?,
-        None => (vec![1.0; outputs], bias.into_owned()),
-    };
-    let (key, shape) = (format!("{key}.weight"), [outputs, inputs, 3, 3]);
+    let folded = Folded::new(weights, key, batch_norm, [outputs, inputs, 3, 3])?;
     let mut kernel = vec![0.0; outputs * inputs * 9];
     for first in (0..outputs).step_by(FILTERS) {
         let block = first..outputs.min(first + FILTERS);
-        let filters = weights.rows(&key, &shape, block.clone())?;
-        let scale = &scale[block.clone()];
+        let filters = folded.filters(block.clone())?;
         kernel.par_chunks_exact_mut(outputs).enumerate().with_min_len(ROWS).for_each(|(row, values)| {
             let at = row % inputs * 9 + row / inputs;
-            let filters = filters.chunks_exact(inputs * 9).zip(scale);
-            for (value, (filter, scale)) in values[block.clone()].iter_mut().zip(filters) {
-                *value = (scale * f64::from(filter[at])) as f32;
+            let filters = filters.chunks_exact(inputs * 9);
+            for (value, filter) in values[block.clone()].iter_mut().zip(filters) {
+                *value = filter[at];
             }
         });
     }
-    Ok((kernel, bias))
+    Ok((kernel, folded.bias))
 }
 
 /// Filters that are in memory at a time, beside the kernel: the largest of VGG16 take 590 kB, which
