@@ -100,6 +100,25 @@ pub fn body_frame(image: &RgbImage) -> Frame {
     Frame { top, left, height: side, width: side }
 }
 
+/// The box around all tissue, once what is thinner than three cells, such as the table and tubes, is
+/// taken away: also that of a body which falls into pieces because its fat is darker than tissue.
+/// `None` where there is no tissue.
+pub fn tissue_box(image: &RgbImage) -> Option<Frame> {
+    let cell = image.width.max(image.height).div_ceil(GRID);
+    let mask = tissue(image, cell).eroded().dilated();
+    let set = |position: &usize| mask.cells[*position];
+    let rows = (0..mask.cells.len()).filter(set).map(|position| position / mask.columns);
+    let columns = (0..mask.cells.len()).filter(set).map(|position| position % mask.columns);
+    let (top, bottom) = (rows.clone().min()?, rows.max()? + 1);
+    let (left, right) = (columns.clone().min()?, columns.max()? + 1);
+    Some(Frame {
+        top: (top * cell) as isize,
+        left: (left * cell) as isize,
+        height: (bottom * cell).min(image.height) - top * cell,
+        width: (right * cell).min(image.width) - left * cell,
+    })
+}
+
 /// The largest connected piece of tissue, once what is thinner than three cells, such as the table
 /// and tubes, is taken away.
 pub(crate) fn find_body(image: &RgbImage) -> Option<Bounds> {
@@ -245,6 +264,13 @@ mod tests {
         // The middle, row 45 and column 60, comes to row and column 31.
         let expected = drawn(62, 62, &[[6, 1, 56, 61]]);
         assert_eq!(cropped, expected);
+    }
+
+    #[test]
+    fn all_pieces_but_the_table_are_in_the_box_of_tissue() {
+        let image = drawn(128, 128, &[[20, 30, 70, 90], [80, 8, 90, 20], [100, 0, 102, 128]]);
+        assert_eq!(tissue_box(&image), Some(Frame { top: 20, left: 8, height: 70, width: 82 }));
+        assert_eq!(tissue_box(&drawn(10, 4, &[])), None);
     }
 
     #[test]

@@ -183,6 +183,7 @@ fn the_split_says_who_is_on_both_sides() {
         height: 1,
         patient,
         group: String::new(),
+        orientation: String::new(),
     };
     let split = |split_by, patient: &dyn Fn(usize) -> String| {
         let records: Vec<Record> = (0..100).map(|number| record(number, patient(number))).collect();
