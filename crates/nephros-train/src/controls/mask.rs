@@ -9,8 +9,8 @@ use nephros_core::{
 /// What is hidden under a black box.
 ///
 /// The box follows the body, because a fixed one would hide less of a body that is drawn large. It is
-/// around all tissue but what is thin, such as the table. Where there is none, the whole image is
-/// taken for it.
+/// around all tissue but what is thin or small, such as table and letters. Where there is none, the
+/// whole image is taken for it.
 ///
 /// Source: Maguolo and Nanni, A critic evaluation of methods for COVID-19 automatic detection from
 /// X-ray images, 2021, who hid the lungs under a box.

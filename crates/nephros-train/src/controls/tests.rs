@@ -112,8 +112,8 @@ fn raw_pixels_know_patients_and_not_classes() {
 fn shuffled_labels_fall_to_chance_unless_patients_are_on_both_sides() {
     let drawn = Drawn::new(40, |_, _| ());
     let score = |split: Split| {
-        let rounds = [split];
-        let case = drawn.case(&rounds, &[], &Predictions::default());
+        let (rounds, answers) = ([split], Predictions::default());
+        let case = drawn.case(&rounds, &[], &answers);
         let dealt = shuffled(&case.units(), &drawn.dataset.targets, &rounds, 1);
         // The nearest pixels stand for a model that remembers whom it saw, in no time.
         let votes = nearest(&drawn.pictures, &dealt, 2, &rounds, &Silent).unwrap();
@@ -147,9 +147,6 @@ fn honest_patients_raise_no_warning_and_the_main_answers_stay() {
             (answers.len(), 0.5_f64.to_bits())
         );
     }
-    // Nothing at all lies outside a drawn body, so that every answer is the same.
-    let outside = &controls[2].figures;
-    assert_eq!(outside.auroc.map(f64::to_bits), Some(0.5_f64.to_bits()), "{outside:?}");
     let gap = gap.unwrap();
     assert_eq!(gap.by_split.auroc, answers.metrics(2).auroc);
     assert_eq!((gap.split_by, gap.random_split.n), (Unit::Patient, answers.len()));
@@ -161,17 +158,19 @@ fn honest_patients_raise_no_warning_and_the_main_answers_stay() {
 
 #[test]
 fn a_mark_outside_the_body_is_found() {
-    // A bar of 4×10 pixels in the corner of every tumour slice: letters of one hospital.
+    // A thin bar in the corner of every tumour slice: letters of one hospital.
     let drawn = Drawn::new(40, |grey, class| {
-        for row in (1..5).filter(|_| class == 1) {
-            grey[row * SIZE + 1..row * SIZE + 11].fill(220);
+        for row in (2..4).filter(|_| class == 1) {
+            grey[row * SIZE + 1..row * SIZE + 25].fill(220);
         }
     });
     let rounds = [drawn.split.clone()];
     let controls = drawn.case(&rounds, &[], &drawn.answers()).examine(true, &Silent).unwrap().controls;
-    let warning = |kind| controls.iter().find(|control| control.control == kind).unwrap().warning.clone();
-    let border = warning(ControlKind::BorderOnly).unwrap();
-    assert!(border.contains("outside the body") && border.contains("AUROC 1.000"), "{border}");
+    let find = |kind| controls.iter().find(|control| control.control == kind).unwrap();
+    let warning = |kind| find(kind).warning.clone();
+    let border = find(ControlKind::BorderOnly);
+    assert!(border.figures.auroc.unwrap() > 0.95, "{border:?}");
+    assert!(border.warning.as_ref().unwrap().contains("outside the body"), "{border:?}");
     assert!(warning(ControlKind::CentreMasked).is_some());
     assert_eq!(warning(ControlKind::ShuffledLabels), None);
 }

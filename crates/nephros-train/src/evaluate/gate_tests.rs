@@ -41,6 +41,8 @@ fn scores(matrix: [[usize; 2]; 2], loss: f64, accuracy: [f64; 2]) -> Scores {
         },
         abstention: None,
         gate: Gate::default(),
+        gap: None,
+        controls: Vec::new(),
     }
 }
 
