@@ -3,31 +3,25 @@
 
 use std::{collections::BTreeMap, fmt, io};
 
-use burn::tensor::Device;
-use nephros_core::{hint::Hint, weights::Weights};
+use nephros_core::hint::Hint;
 use rand::{SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    augment::AugmentationRanges,
     config::Params,
+    controls::{self, Case, Checks, Control, Findings, Gap, NoGap, picture},
     evaluate::{
         interval::{Intervals, Resampler, bootstrap},
         metrics::{Metrics, Predictions},
     },
     files::write_atomic,
     manifest::{ManifestError, Record},
-    prepare::add_head,
-    pretrained::{self, PretrainedError},
-    progress::{Progress, check},
+    progress::Progress,
+    recipe::{Recipe, in_order},
     split::{Split, SplitError, Subset, Unit, grouped},
     stages::{Dataset, Project},
-    train::{
-        FeatureStore, Fit, Inputs, Key, Layout, Sampler, TrainError, Trained, cached_features, class_weights,
-        data::{Pipeline, Sample, load_images},
-        draw, trained_part,
-    },
+    train::{TrainError, data::read_images},
 };
 
 /// What cross-validation found; written to `artifacts/crossval/crossval.json`.
@@ -58,6 +52,12 @@ pub struct Crossval {
     pub labels: Vec<String>,
     /// Each fold on its own.
     pub folds: Vec<Fold>,
+    /// What random folds would have claimed, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Gap>,
+    /// The nearest pixels, and the other controls where they were asked for.
+    #[serde(default)]
+    pub controls: Vec<Control>,
 }
 
 /// One fold.
@@ -112,15 +112,11 @@ impl fmt::Display for Crossval {
         if let Some(mean) = self.mean_fold_auroc {
             write!(f, "\n  AUROC of the folds, on average {mean:.3}")?;
         }
-        match &self.by_patient {
-            Some(metrics) => write!(
-                f,
-                "\nby patient, the mean of all images: AUROC {}, accuracy {:.3}",
-                auroc(metrics),
-                metrics.accuracy
-            ),
-            None => Ok(()),
+        if let Some(metrics) = &self.by_patient {
+            let (auroc, accuracy) = (auroc(metrics), metrics.accuracy);
+            write!(f, "\nby patient, the mean of all images: AUROC {auroc}, accuracy {accuracy:.3}")?;
         }
+        write!(f, "{}", controls::Text(self.gap.as_ref(), &self.controls))
     }
 }
 
@@ -154,9 +150,9 @@ pub enum CrossvalError {
     /// The manifest is missing or broken.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// The weights cannot be had.
+    /// There is no gap to be told.
     #[error(transparent)]
-    Pretrained(#[from] PretrainedError),
+    NoGap(#[from] NoGap),
     /// A fold leaks.
     #[error(transparent)]
     Split(#[from] SplitError),
@@ -173,7 +169,7 @@ impl Hint for CrossvalError {
         match self {
             Self::Folds { .. } => Some("choose fewer `--folds`".into()),
             Self::Manifest(error) => error.hint(),
-            Self::Pretrained(error) => error.hint(),
+            Self::NoGap(error) => error.hint(),
             Self::Split(error) => error.hint(),
             Self::Train(error) => error.hint(),
             Self::Io(_) => None,
@@ -188,37 +184,74 @@ impl Hint for CrossvalError {
 ///
 /// # Errors
 /// See [`CrossvalError`].
-pub fn crossval(project: &Project, folds: usize, progress: &dyn Progress) -> Result<Crossval, CrossvalError> {
+pub fn crossval(
+    project: &Project,
+    folds: usize,
+    checks: Checks,
+    progress: &dyn Progress,
+) -> Result<Crossval, CrossvalError> {
     let dataset = Dataset::load(project)?;
     let params = Params { early_stopping_patience: 0, ..project.params.clone() };
     let unit = Unit::of(&dataset.records, params.split_by);
-    let fold_of = assign(&dataset, unit, folds, params.seed)?;
-    let material = Material::load(project, &dataset, params, progress)?;
-    let mut answers: Vec<Option<Vec<f32>>> = vec![None; dataset.records.len()];
-    let mut results = Vec::new();
-    for fold in 0..folds {
-        check(progress).map_err(TrainError::from)?;
-        let side = |&of: &usize| if of == fold { Subset::Test } else { Subset::Train };
-        let subsets: Vec<Subset> = fold_of.iter().map(side).collect();
-        let split = Split::from_subsets(&dataset.records, &subsets, unit);
-        split.check_disjoint()?;
-        let (train, test) = (split.indices(Subset::Train), split.indices(Subset::Test));
-        let predictions = material.fold(&train, &test, progress)?;
-        results.push(Fold {
-            n_train: train.len(),
-            n_test: test.len(),
-            patients: split.patients(Subset::Test).into_iter().map(String::from).collect(),
-            metrics: predictions.metrics(dataset.labels.len()),
-        });
-        tracing::info!("fold {} of {folds}: {:?}", fold + 1, results[fold].metrics);
-        for (position, probabilities) in test.into_iter().zip(predictions.probabilities) {
-            answers[position] = Some(probabilities);
-        }
-    }
-    let result = pool(&dataset, unit, project.params.seed, answers, results);
+    checks.fit(unit)?;
+    let rounds = rounds(&dataset, unit, folds, params.seed)?;
+    let random =
+        if checks.gap { self::rounds(&dataset, Unit::Image, folds, params.seed)? } else { Vec::new() };
+    let (answers, results) = score(project, &dataset, &params, &rounds, progress)?;
+    let members: Vec<_> = dataset.records.iter().zip(dataset.targets.iter().copied()).collect();
+    let pictures = read_images(&dataset.root, &members, |_, _, image| picture(image), progress)
+        .map_err(TrainError::from)?;
+    let (params, dataset) = (&params, &dataset);
+    let case = Case {
+        project,
+        dataset,
+        params,
+        rounds: &rounds,
+        random: &random,
+        answers: &answers,
+        pictures: &pictures,
+    };
+    let Findings { gap, controls } = case.examine(checks.controls, progress)?;
+    let result = Crossval { gap, controls, ..pool(dataset, unit, params.seed, &answers, results) };
     let path = project.path(&project.config.artifacts_root).join("crossval/crossval.json");
     write_atomic(&path, &serde_json::to_vec_pretty(&result).map_err(io::Error::from)?)?;
     Ok(result)
+}
+
+/// The answers for all images, each by the model of its fold, and the figures of each fold.
+fn score(
+    project: &Project,
+    dataset: &Dataset,
+    params: &Params,
+    rounds: &[Split],
+    progress: &dyn Progress,
+) -> Result<(Predictions, Vec<Fold>), TrainError> {
+    let recipe = Recipe::load(project, dataset, params.clone(), None, progress)?;
+    let (mut answers, mut results) = (Vec::new(), Vec::new());
+    for (index, split) in rounds.iter().enumerate() {
+        let predictions = recipe.round(split, progress)?;
+        let metrics = predictions.metrics(dataset.labels.len());
+        tracing::info!("fold {} of {}: {metrics:?}", index + 1, rounds.len());
+        results.push(Fold {
+            n_train: split.indices(Subset::Train).len(),
+            n_test: predictions.len(),
+            patients: split.patients(Subset::Test).into_iter().map(String::from).collect(),
+            metrics,
+        });
+        answers.push(predictions);
+    }
+    Ok((in_order(rounds, answers), results))
+}
+
+/// The split of each fold, tested on its images and trained on all others.
+fn rounds(dataset: &Dataset, unit: Unit, folds: usize, seed: u64) -> Result<Vec<Split>, CrossvalError> {
+    let fold_of = assign(dataset, unit, folds, seed)?;
+    let round = |fold| {
+        let side = |&of: &usize| if of == fold { Subset::Test } else { Subset::Train };
+        let subsets: Vec<Subset> = fold_of.iter().map(side).collect();
+        Split::from_subsets(&dataset.records, &subsets, unit)
+    };
+    Ok((0..folds).map(round).collect())
 }
 
 /// Fold of each image: within each class the units go, largest first, to the fold with the fewest
@@ -257,114 +290,8 @@ fn assign(dataset: &Dataset, unit: Unit, folds: usize, seed: u64) -> Result<Vec<
     Ok(fold_of)
 }
 
-/// Everything that the folds share.
-struct Material {
-    params: Params,
-    layout: Layout,
-    trained: Trained,
-    initial: Weights,
-    pipeline: Pipeline,
-    samples: Vec<Sample>,
-    features: Option<(FeatureStore, Vec<Vec<Key>>)>,
-    /// Group of each image: those of one patient share it.
-    groups: Vec<usize>,
-    /// Drawn slices that every fold trains on.
-    drawn: Vec<Sample>,
-}
-
-impl Material {
-    fn load(
-        project: &Project,
-        dataset: &Dataset,
-        params: Params,
-        progress: &dyn Progress,
-    ) -> Result<Self, CrossvalError> {
-        let classes = dataset.labels.len();
-        let Params { architecture, image_size, seed, .. } = params;
-        let base = pretrained::load(
-            architecture,
-            image_size,
-            &params.weights,
-            seed,
-            &pretrained::cache_dir(),
-            progress,
-        )?;
-        let mut initial = base.weights;
-        add_head(&mut initial, &params, classes);
-        let preprocessing = params.preprocessing(base.normalization);
-        let members: Vec<_> = dataset.records.iter().zip(dataset.targets.iter().copied()).collect();
-        let samples =
-            load_images(&dataset.root, &members, &preprocessing, progress).map_err(TrainError::from)?;
-        let layout = Layout { architecture, image_size, hidden_units: params.hidden_units, classes };
-        let pipeline = Pipeline { preprocessing, ranges: AugmentationRanges::from(&params), seed };
-        let trained = trained_part(&params);
-        let features = if trained == Trained::Head {
-            let path = project.path(&project.config.artifacts_root).join("cache/features.bin");
-            let views = if params.augmentation { params.augmentation_views } else { 0 };
-            let sets: [(&[Sample], usize); 2] = [(&samples, views), (&[], 0)];
-            let (store, [keys, _]) = cached_features(&path, layout, &initial, &pipeline, sets, progress)?;
-            Some((store, keys))
-        } else {
-            None
-        };
-        let drawn = draw(&params, &dataset.labels, &pipeline.preprocessing, progress)?;
-        let groups = grouped(&dataset.records, Unit::of(&dataset.records, params.split_by));
-        Ok(Self { params, layout, trained, initial, pipeline, samples, features, groups, drawn })
-    }
-
-    fn inputs<'a>(&'a self, positions: &[usize], drawn: &'a [Sample]) -> Inputs<'a> {
-        match &self.features {
-            Some((store, keys)) => Inputs::Features {
-                store,
-                keys: positions.iter().map(|&position| keys[position].clone()).collect(),
-                labels: positions.iter().map(|&position| self.samples[position].label).collect(),
-            },
-            None => Inputs::Images {
-                samples: positions.iter().map(|&position| &self.samples[position]).chain(drawn).collect(),
-                pipeline: &self.pipeline,
-            },
-        }
-    }
-
-    fn fold(
-        &self,
-        train: &[usize],
-        test: &[usize],
-        progress: &dyn Progress,
-    ) -> Result<Predictions, TrainError> {
-        let labels: Vec<usize> = train.iter().map(|&position| self.samples[position].label).collect();
-        let groups: Vec<usize> = train.iter().map(|&position| self.groups[position]).collect();
-        let sampler = Sampler::new(&self.params, &labels, &groups)
-            .with_drawn(self.drawn.len(), self.params.phantom_share);
-        let fit = Fit {
-            params: &self.params,
-            layout: self.layout,
-            trained: self.trained,
-            initial: &self.initial,
-            class_weights: class_weights(&self.params, &labels, self.layout.classes),
-            sampler,
-            train: self.inputs(train, &self.drawn),
-            // Nothing is chosen by validation, so that no image is spent on it.
-            validation: self.inputs(&[], &[]),
-            checkpoint: None,
-        };
-        let fitted = fit.run(&Device::flex(), progress)?;
-        self.inputs(test, &[]).predict(self.layout, &fitted.weights)
-    }
-}
-
-fn pool(
-    dataset: &Dataset,
-    unit: Unit,
-    seed: u64,
-    answers: Vec<Option<Vec<f32>>>,
-    folds: Vec<Fold>,
-) -> Crossval {
+fn pool(dataset: &Dataset, unit: Unit, seed: u64, predictions: &Predictions, folds: Vec<Fold>) -> Crossval {
     let classes = dataset.labels.len();
-    let mut predictions = Predictions::default();
-    for (&label, answer) in dataset.targets.iter().zip(answers) {
-        predictions.push(label, answer.unwrap_or_else(|| vec![1.0 / classes as f32; classes]));
-    }
     let units: Vec<String> = dataset.records.iter().map(Record::unit_name).collect();
     let mut patients: Vec<&str> = dataset.records.iter().map(|record| record.patient.as_str()).collect();
     patients.retain(|patient| !patient.is_empty());
@@ -376,7 +303,7 @@ fn pool(
         mean_fold_auroc: (!fold_aurocs.is_empty()).then_some(mean),
         by_patient: (!patients.is_empty()).then(|| predictions.by_unit(&units).metrics(classes)),
         metrics: predictions.metrics(classes),
-        interval_95: bootstrap(&predictions, &Resampler::new(&predictions, &units, seed), classes),
+        interval_95: bootstrap(predictions, &Resampler::new(predictions, &units, seed), classes),
         majority_accuracy: predictions.majority_accuracy(classes),
         n: predictions.len(),
         n_patients: (!patients.is_empty()).then_some(patients.len()),
@@ -385,6 +312,8 @@ fn pool(
         confusion_matrix: predictions.confusion(classes),
         labels: dataset.labels.clone(),
         folds,
+        gap: None,
+        controls: Vec::new(),
     }
 }
 
@@ -410,6 +339,7 @@ mod tests {
                     height: 1,
                     patient: format!("P{patient}"),
                     group: String::new(),
+                    orientation: String::new(),
                 });
             }
         }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{config::Params, files::write_atomic};
 
 /// One image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Record {
     /// Path relative to the folder of the class folders, with `/`.
     pub path: String,
@@ -31,6 +31,9 @@ pub struct Record {
     /// for because all patients are known.
     #[serde(default)]
     pub group: String,
+    /// Plane of the slice as the CSV of patients names it, such as `axial`; empty when it does not.
+    #[serde(default)]
+    pub orientation: String,
 }
 
 impl Record {
@@ -174,6 +177,7 @@ mod tests {
             height: 400,
             patient: patient.into(),
             group: String::new(),
+            orientation: String::new(),
         };
         let records = vec![record("Normal/a, \"b\".jpg", "Normal", "P1"), record("Tumor/ü.jpg", "Tumor", "")];
         Manifest { root: "images".into(), records }
@@ -187,7 +191,7 @@ mod tests {
         assert!(
             fs_err::read_to_string(&path)
                 .unwrap()
-                .starts_with("path,class,sha256,bytes,width,height,patient,group\n")
+                .starts_with("path,class,sha256,bytes,width,height,patient,group,orientation\n")
         );
         assert_eq!(Manifest::read(&path, "images".into()).unwrap(), manifest());
     }

@@ -271,9 +271,13 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
     let quantize = |error: &QuantizeError| {
         matches!(error, QuantizeError::Tolerance { .. } | QuantizeError::NotABundle { .. })
     };
+    let gap = |error: &EvaluateError| matches!(error, EvaluateError::NoGap(_));
+    let folds = |error: &CrossvalError| matches!(error, CrossvalError::NoGap(_));
     let argument = |error: &CliError| matches!(error, CliError::UnknownClass { .. } | CliError::NoBf16);
     error.is::<ConfigError>()
         || error.downcast_ref().is_some_and(quantize)
+        || error.downcast_ref().is_some_and(gap)
+        || error.downcast_ref().is_some_and(folds)
         || error.downcast_ref().is_some_and(argument)
         || error.downcast_ref().is_some_and(serve)
         || error.downcast_ref().is_some_and(phantom)

@@ -53,7 +53,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         Command::Audit(args) => audit::run(args, global),
         Command::Prepare => stages::run(&[Stage::Prepare], global),
         Command::Train => stages::run(&[Stage::Train], global),
-        Command::Evaluate => stages::run(&[Stage::Evaluate], global),
+        Command::Evaluate(args) => stages::run(&[Stage::Evaluate(args.checks.into())], global),
         Command::Crossval(args) => stages::cross_validate(args, global),
         Command::Run => stages::run(&Stage::ALL, global),
         Command::Predict(args) => predict::run(args, global),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use nephros_train::{
+    controls::Checks,
     crossval::crossval,
     evaluate::evaluate,
     ingest::{IngestSummary, ingest},
@@ -28,13 +29,14 @@ pub enum Stage {
     Prepare,
     /// Model bundle.
     Train,
-    /// Scores.
-    Evaluate,
+    /// Scores, and what is asked beside them.
+    Evaluate(Checks),
 }
 
 impl Stage {
     /// All four, in order.
-    pub const ALL: [Self; 4] = [Self::Ingest, Self::Prepare, Self::Train, Self::Evaluate];
+    pub const ALL: [Self; 4] =
+        [Self::Ingest, Self::Prepare, Self::Train, Self::Evaluate(Checks { gap: false, controls: false })];
 
     /// The command of the stage.
     pub fn name(self) -> &'static str {
@@ -42,7 +44,7 @@ impl Stage {
             Self::Ingest => "ingest",
             Self::Prepare => "prepare",
             Self::Train => "train",
-            Self::Evaluate => "evaluate",
+            Self::Evaluate(_) => "evaluate",
         }
     }
 
@@ -53,7 +55,7 @@ impl Stage {
             Self::Ingest => describe(&ingest(project, progress)?),
             Self::Prepare => prepare(project, progress)?.to_string(),
             Self::Train => train(project, progress)?.to_string(),
-            Self::Evaluate => evaluate(project, progress)?.to_string(),
+            Self::Evaluate(checks) => evaluate(project, checks, progress)?.to_string(),
         };
         tracing::info!("stage {} completed", self.name());
         Ok(summary)
@@ -110,7 +112,7 @@ pub fn run(stages: &[Stage], global: &Global) -> anyhow::Result<Status> {
 /// Runs `crossval`.
 pub fn cross_validate(args: &CrossvalArgs, global: &Global) -> anyhow::Result<Status> {
     let project = load(global)?;
-    let result = crossval(&project, args.folds, &Display::new(global))?;
+    let result = crossval(&project, args.folds, args.checks.into(), &Display::new(global))?;
     let text = if args.json { serde_json::to_string(&result)? } else { result.to_string() };
     output::line(&text)?;
     Ok(Status::Done)

@@ -11,13 +11,14 @@ mod common;
 
 use common::Folder;
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "init",
     "ingest",
     "audit",
     "prepare",
     "train",
     "evaluate",
+    "crossval",
     "run",
     "predict",
     "quantize",

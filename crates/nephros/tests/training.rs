@@ -155,6 +155,63 @@ fn a_model_that_fails_the_gate_is_trained_but_served_by_force_only() {
     assert!(!folder.path("artifacts/evaluation").exists());
 }
 
+/// Whether two JSON objects agree but for the gap and the controls.
+fn same_scores(a: &Value, b: &Value) -> bool {
+    let main = |value: &Value| {
+        let mut value = value.clone();
+        for key in ["gap", "controls"] {
+            value.as_object_mut().unwrap().remove(key);
+        }
+        value
+    };
+    main(a) == main(b)
+}
+
+#[test]
+fn a_gap_and_controls_stand_beside_the_scores_and_do_not_outlast_them() {
+    let folder = project(2);
+    assert_eq!(folder.run(&["run"]).code, 0);
+    let plain = json_file(&folder, "scores.json");
+    assert_eq!((plain.get("gap"), plain["controls"].as_array().unwrap().len()), (None, 1));
+    let asked = folder.run(&["evaluate", "--gap", "--controls"]);
+    assert_eq!(asked.code, 0, "{}", asked.stderr);
+    assert!(asked.stdout.contains("leakage gap: AUROC "), "{}", asked.stdout);
+    assert!(asked.stdout.contains("control, shuffled labels: AUROC "), "{}", asked.stdout);
+    let scores = json_file(&folder, "scores.json");
+    assert!(same_scores(&scores, &plain), "{scores}");
+    assert_eq!(scores["gap"]["by_split"]["accuracy"], scores["accuracy"]);
+    let names: Vec<&Value> =
+        scores["controls"].as_array().unwrap().iter().map(|control| &control["control"]).collect();
+    assert_eq!(names, ["nearest-pixels", "shuffled-labels", "border-only", "centre-masked"]);
+    assert!(scores["controls"][0]["random_split"]["auroc"].is_number(), "{scores}");
+    assert_eq!(json_file(&folder, "artifacts/evaluation/report.json")["scores"], scores);
+    let page = folder.read("artifacts/evaluation/report.html");
+    assert!(page.contains("Random split") && page.contains("Border only"), "{page}");
+    assert_eq!(folder.run(&["evaluate"]).code, 0);
+    assert_eq!(json_file(&folder, "scores.json"), plain);
+    let folds = folder.run(&["crossval", "--folds", "2", "--gap", "--json"]);
+    assert_eq!(folds.code, 0, "{}", folds.stderr);
+    let result: Value = serde_json::from_str(&folds.stdout).unwrap();
+    assert_eq!(result["gap"]["by_split"]["accuracy"], result["accuracy"]);
+    assert_eq!(
+        (&result["gap"]["random_split"]["n"], result["controls"].as_array().unwrap().len()),
+        (&json!(40), 1)
+    );
+    // A random split has no gap to a random split.
+    let params = folder.read("params.yaml");
+    folder.write("params.yaml", format!("{params}SPLIT_BY: random\n"));
+    for arguments in [&["train"][..], &["evaluate"]] {
+        assert_eq!(folder.run(arguments).code, 0, "{arguments:?}");
+    }
+    let leaky = json_file(&folder, "scores.json");
+    for arguments in [["evaluate", "--gap"], ["crossval", "--gap"]] {
+        let refused = folder.run(&arguments);
+        assert_eq!(refused.code, 2, "{}", refused.stderr);
+        assert!(refused.stderr.contains("hint: set `SPLIT_BY: patient`"), "{}", refused.stderr);
+    }
+    assert_eq!(json_file(&folder, "scores.json"), leaky);
+}
+
 /// The files of a report on four test patients; `finding` is what the gate says.
 fn assert_report(folder: &Folder, finding: &str) {
     let page = folder.read("artifacts/evaluation/report.html");

@@ -32,6 +32,8 @@ pub(crate) const TISSUE: usize = 30;
 const GRID: usize = 128;
 /// The body takes at least this part of the image, or there is none.
 const LEAST_SHARE: f64 = 0.02;
+/// A piece of a body takes at least this part of the image: letters and marks take less.
+const LEAST_PIECE: f64 = 0.005;
 /// Width of the margin around the body, as part of the longer side of its box.
 const MARGIN: f64 = 0.02;
 
@@ -49,6 +51,18 @@ pub(crate) struct Bounds {
     pub(crate) left: usize,
     pub(crate) bottom: usize,
     pub(crate) right: usize,
+}
+
+impl Bounds {
+    /// Around both.
+    fn joined(self, other: Self) -> Self {
+        Self {
+            top: self.top.min(other.top),
+            left: self.left.min(other.left),
+            bottom: self.bottom.max(other.bottom),
+            right: self.right.max(other.right),
+        }
+    }
 }
 
 /// A rectangle of an image, in its pixels; it may leave the image.
@@ -98,6 +112,32 @@ pub fn body_frame(image: &RgbImage) -> Frame {
     let start = |from: usize, to: usize| (from + to) as isize / 2 - side as isize / 2;
     let (top, left) = (start(bounds.top, bounds.bottom), start(bounds.left, bounds.right));
     Frame { top, left, height: side, width: side }
+}
+
+/// The box around all pieces of tissue that take 0.5 % of the image, once what is thinner than three
+/// cells, such as the table and tubes, is taken away: also that of a body which falls into pieces because
+/// its fat is darker than tissue. `None` where there is none.
+pub fn tissue_box(image: &RgbImage) -> Option<Frame> {
+    let cell = image.width.max(image.height).div_ceil(GRID);
+    let mut mask = tissue(image, cell).eroded().dilated();
+    let least = LEAST_PIECE * (image.width * image.height) as f64 / (cell * cell) as f64;
+    let mut all: Option<Bounds> = None;
+    for start in 0..mask.cells.len() {
+        if !mask.cells[start] {
+            continue;
+        }
+        let (cells, piece) = mask.take_piece(start);
+        if cells as f64 >= least {
+            all = Some(all.map_or(piece, |all| all.joined(piece)));
+        }
+    }
+    let Bounds { top, left, bottom, right } = all?;
+    Some(Frame {
+        top: (top * cell) as isize,
+        left: (left * cell) as isize,
+        height: (bottom * cell).min(image.height) - top * cell,
+        width: (right * cell).min(image.width) - left * cell,
+    })
 }
 
 /// The largest connected piece of tissue, once what is thinner than three cells, such as the table
@@ -245,6 +285,15 @@ mod tests {
         // The middle, row 45 and column 60, comes to row and column 31.
         let expected = drawn(62, 62, &[[6, 1, 56, 61]]);
         assert_eq!(cropped, expected);
+    }
+
+    #[test]
+    fn pieces_of_a_body_are_in_the_box_of_tissue_and_table_and_letters_are_not() {
+        let (wall, table, letter) = ([80, 8, 90, 20], [100, 0, 102, 128], [2, 2, 8, 8]);
+        let image = drawn(128, 128, &[[20, 30, 70, 90], wall, table, letter]);
+        // The wall takes 120 of 16384 pixels, the letter 36.
+        assert_eq!(tissue_box(&image), Some(Frame { top: 20, left: 8, height: 70, width: 82 }));
+        assert_eq!(tissue_box(&drawn(10, 4, &[])), None);
     }
 
     #[test]

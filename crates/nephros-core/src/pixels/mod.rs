@@ -9,7 +9,7 @@ mod raster;
 mod resize;
 
 pub(crate) use body::{Bounds, TISSUE, find_body};
-pub use body::{Crop, Frame, body_frame, crop_to_body};
+pub use body::{Crop, Frame, body_frame, crop_to_body, tissue_box};
 pub use decode::{Limits, decode, decode_with_limits};
 pub use error::{DecodeError, Format, Lookalike};
 pub use resize::{Resample, resize};

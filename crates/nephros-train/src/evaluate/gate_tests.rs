@@ -41,6 +41,8 @@ fn scores(matrix: [[usize; 2]; 2], loss: f64, accuracy: [f64; 2]) -> Scores {
         },
         abstention: None,
         gate: Gate::default(),
+        gap: None,
+        controls: Vec::new(),
     }
 }
 
@@ -183,6 +185,7 @@ fn the_split_says_who_is_on_both_sides() {
         height: 1,
         patient,
         group: String::new(),
+        orientation: String::new(),
     };
     let split = |split_by, patient: &dyn Fn(usize) -> String| {
         let records: Vec<Record> = (0..100).map(|number| record(number, patient(number))).collect();

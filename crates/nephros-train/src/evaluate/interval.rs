@@ -84,14 +84,15 @@ pub fn bootstrap(predictions: &Predictions, resampler: &Resampler, classes: usiz
     }
 }
 
-fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+/// In rising order.
+pub(crate) fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values
 }
 
 /// 2.5 % and 97.5 % points of sorted values; `None` with fewer than 100 of them.
-fn percentiles(sorted: &[f64]) -> Option<Interval> {
+pub(crate) fn percentiles(sorted: &[f64]) -> Option<Interval> {
     if sorted.len() < 100 {
         return None;
     }

@@ -99,14 +99,13 @@ impl Predictions {
         };
         let recall = |class: usize| recall(&confusion, class);
         let correct: usize = (0..classes).map(|class| confusion[class][class]).sum();
-        let aurocs: Option<Vec<f64>> = positives.iter().map(|&class| self.auroc(class)).collect();
         Metrics {
             loss: self.loss(),
             accuracy: ratio(correct, self.len()),
             precision: mean(&|class| precision(&confusion, class)),
             recall: mean(&recall),
             f1: mean(&|class| f1(precision(&confusion, class), recall(class))),
-            auroc: aurocs.map(|all| all.iter().sum::<f64>() / all.len() as f64),
+            auroc: self.mean_auroc(classes),
             sensitivity: mean(&recall),
             specificity: mean(&|class| specificity(&confusion, class)),
         }
@@ -117,6 +116,15 @@ impl Predictions {
         let rows = self.labels.iter().zip(&self.probabilities);
         let total: f64 = rows.map(|(&label, row)| -f64::from(row[label]).max(LEAST_PROBABILITY).ln()).sum();
         total / self.len().max(1) as f64
+    }
+
+    /// [`Metrics::auroc`] alone.
+    pub fn mean_auroc(&self, classes: usize) -> Option<f64> {
+        if classes == 2 {
+            return self.auroc(1);
+        }
+        let all: Option<Vec<f64>> = (0..classes).map(|class| self.auroc(class)).collect();
+        all.map(|all| all.iter().sum::<f64>() / all.len() as f64)
     }
 
     /// Area under the ROC curve of one class against the rest, by the rank-sum formula with ties

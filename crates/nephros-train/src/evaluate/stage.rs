@@ -19,15 +19,18 @@ use super::{
 };
 use crate::{
     augment::AugmentationRanges,
-    config::SplitBy,
+    config::{Params, SplitBy},
+    controls::{self, Case, Checks, Control, Findings, Gap, NoGap, picture},
     files::write_atomic,
     manifest::{ManifestError, Record},
+    orientation::Plane,
     progress::{Cancelled, Progress, Unit as Count, check},
     report::{self, Evidence, Report, thumbnails},
     split::{Split, SplitError, Subset, Unit},
     stages::{Dataset, Project},
     train::{
-        data::{DataError, Pipeline, View, load_images},
+        TrainError,
+        data::{DataError, Pipeline, View, load_images, read_images},
         history,
     },
 };
@@ -67,6 +70,12 @@ pub struct Scores {
     pub abstention: Option<AbstentionScores>,
     /// Whether the model may be registered, or served as current.
     pub gate: Gate,
+    /// What a random split of the same images would have claimed, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Gap>,
+    /// The nearest pixels, and the other controls where they were asked for.
+    #[serde(default)]
+    pub controls: Vec<Control>,
 }
 
 impl fmt::Display for Scores {
@@ -84,6 +93,7 @@ impl fmt::Display for Scores {
         writeln!(f, "  sensitivity {sensitivity:.3} ({})", percent(interval.sensitivity))?;
         writeln!(f, "  specificity {specificity:.3} ({})", percent(interval.specificity))?;
         self.write_doubt(f)?;
+        write!(f, "{}", controls::Text(self.gap.as_ref(), &self.controls))?;
         if let Some(warning) = &self.warning {
             write!(f, "\nwarning: {warning}")?;
         }
@@ -145,6 +155,18 @@ pub enum EvaluateError {
         /// In the bundle.
         got: String,
     },
+    /// There is no gap to be told.
+    #[error(transparent)]
+    NoGap(#[from] NoGap),
+    /// The bundle does not say how it was trained, so that its recipe cannot be repeated.
+    #[error("the bundle does not say how it was trained")]
+    Recipe {
+        /// What is wrong with its parameters.
+        source: serde_json::Error,
+    },
+    /// The recipe cannot be trained for the gap or a control.
+    #[error(transparent)]
+    Train(#[from] TrainError),
     /// A test image cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -166,9 +188,11 @@ impl Hint for EvaluateError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Manifest(error) => error.hint(),
-            Self::Split(SplitError::Io(_)) | Self::OtherTraining { .. } => {
+            Self::Split(SplitError::Io(_)) | Self::OtherTraining { .. } | Self::Recipe { .. } => {
                 Some("run `nephros train` first".into())
             }
+            Self::NoGap(error) => error.hint(),
+            Self::Train(error) => error.hint(),
             Self::Split(error) => error.hint(),
             Self::Bundle(error) => error.hint(),
             Self::Data(error) => error.hint(),
@@ -180,17 +204,18 @@ impl Hint for EvaluateError {
     }
 }
 
-/// Scores the bundle of a project and writes `scores.json`, and below `evaluation`
+/// Scores the bundle of a project, asks what `checks` says beside it, and writes `scores.json`, and below `evaluation`
 /// `predictions.csv`, `confusion_matrix.csv`, `gate.json` and the files of the report. The verdict goes into the bundle too,
 /// last of all: a bundle that holds one has scores.
 ///
 /// # Errors
 /// See [`EvaluateError`].
-pub fn evaluate(project: &Project, progress: &dyn Progress) -> Result<Scores, EvaluateError> {
+pub fn evaluate(project: &Project, checks: Checks, progress: &dyn Progress) -> Result<Scores, EvaluateError> {
     let dataset = Dataset::load(project)?;
     let split = Split::read(&project.split_file())?;
     split.check_matches(&dataset.records)?;
     split.check_disjoint()?;
+    checks.fit(split.unit)?;
     let Bundle { meta, predictor, .. } = Bundle::load(&project.bundle_dir())?;
     check_training("split", &split.digest(), &meta.split_digest)?;
     check_training("labels", &dataset.labels.join(", "), &meta.labels.join(", "))?;
@@ -201,8 +226,13 @@ pub fn evaluate(project: &Project, progress: &dyn Progress) -> Result<Scores, Ev
         Some(calibration) => raw.with_temperature(calibration.temperature),
         None => raw.clone(),
     };
+    let (pictures, planes) = look(&dataset, progress)?;
+    let planes: Vec<_> = split.indices(Subset::Test).into_iter().map(|position| planes[position]).collect();
+    let Findings { gap, controls } =
+        findings(project, &dataset, &meta, &split, (&raw, &pictures), checks, progress)?;
     let scores = score(project, &meta, predictor.id(), &split, &members, &raw, &predictions);
-    let report = report_files(project, &dataset, &meta, &split, &members, &predictions, &scores)?;
+    let scores = Scores { gap, controls, ..scores };
+    let report = report_files(project, &dataset, &meta, &split, &members, (&predictions, &planes), &scores)?;
     write_predictions(project, &dataset.labels, &members, &predictions)?;
     for (file, bytes) in report {
         write_atomic(&evaluation_dir(project).join(file), &bytes)?;
@@ -250,6 +280,40 @@ fn predict(
     Ok(predictions)
 }
 
+/// A small grey picture of every image, and the plane that each suggests.
+fn look(dataset: &Dataset, progress: &dyn Progress) -> Result<(Vec<Vec<u8>>, Vec<Option<Plane>>), DataError> {
+    let members: Vec<_> = dataset.records.iter().zip(dataset.targets.iter().copied()).collect();
+    let looks = read_images(
+        &dataset.root,
+        &members,
+        |_, _, image| (picture(image), Plane::estimate(image)),
+        progress,
+    )?;
+    Ok(looks.into_iter().unzip())
+}
+
+/// What is asked beside the score, of the recipe that the bundle was trained by.
+fn findings(
+    project: &Project,
+    dataset: &Dataset,
+    meta: &BundleMeta,
+    split: &Split,
+    (answers, pictures): (&Predictions, &[Vec<u8>]),
+    checks: Checks,
+    progress: &dyn Progress,
+) -> Result<Findings, EvaluateError> {
+    let params: Params = if checks == Checks::default() {
+        project.params.clone()
+    } else {
+        serde_json::from_value(meta.params.clone()).map_err(|source| EvaluateError::Recipe { source })?
+    };
+    let random: Vec<Split> =
+        checks.gap.then(|| split.at_random(&dataset.records, params.seed)).into_iter().collect();
+    let (params, rounds, random) = (&params, std::slice::from_ref(split), random.as_slice());
+    let case = Case { project, dataset, params, rounds, random, answers, pictures };
+    Ok(case.examine(checks.controls, progress)?)
+}
+
 fn score(
     project: &Project,
     meta: &BundleMeta,
@@ -283,6 +347,8 @@ fn score(
         calibration: calibration_scores(meta.calibration.as_ref(), raw, predictions, &resampler),
         abstention,
         gate: Gate::default(),
+        gap: None,
+        controls: Vec::new(),
     };
     Scores { gate: gate(&scores, SplitFacts::of(split)), ..scores }
 }
@@ -294,7 +360,7 @@ fn report_files(
     meta: &BundleMeta,
     split: &Split,
     members: &[(&Record, usize)],
-    predictions: &Predictions,
+    (predictions, planes): (&Predictions, &[Option<Plane>]),
     scores: &Scores,
 ) -> Result<Vec<(&'static str, Vec<u8>)>, EvaluateError> {
     let history = match history::read(&project.history_file()) {
@@ -303,7 +369,7 @@ fn report_files(
         other => other?,
     };
     let (history, seed) = (history.as_slice(), project.params.seed);
-    let report = Report::new(&Evidence { scores, meta, split, members, predictions, history, seed });
+    let report = Report::new(&Evidence { scores, meta, split, members, predictions, planes, history, seed });
     let explainer = match report.worst_errors.as_slice() {
         [] => None,
         _ => Some(Explainer::load(&project.bundle_dir(), None, None)?),

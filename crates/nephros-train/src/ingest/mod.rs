@@ -323,6 +323,7 @@ impl Job<'_> {
                     height,
                     patient: patients.by_path.get(&path).cloned().unwrap_or_default(),
                     group: groups.get(&path).cloned().unwrap_or_default(),
+                    orientation: patients.orientations.get(&path).cloned().unwrap_or_default(),
                     path,
                 })
             })

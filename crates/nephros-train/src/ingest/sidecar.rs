@@ -13,6 +13,8 @@ use nephros_core::hint::Hint;
 pub struct Patients {
     /// Patient (or series) by path below the folder of the class folders.
     pub by_path: HashMap<String, String>,
+    /// Plane of the slice, in lower case, where the CSV has a column `orientation` or `plane`.
+    pub orientations: HashMap<String, String>,
     /// Paths of lines that name no file, each with its line number.
     pub unmatched: Vec<(u64, String)>,
 }
@@ -155,6 +157,7 @@ struct Columns {
     path: usize,
     class: usize,
     patient: usize,
+    orientation: Option<usize>,
 }
 
 fn reader(path: &Path) -> Result<(csv::Reader<fs_err::File>, Option<Columns>), SidecarError> {
@@ -173,7 +176,10 @@ fn reader(path: &Path) -> Result<(csv::Reader<fs_err::File>, Option<Columns>), S
     // `group` is what the audit writes; a user who hands it over stands by it.
     let patient = ["patient", "series", "group"].into_iter().find_map(column);
     let columns = match (column("path"), column("class"), patient) {
-        (Some(path), Some(class), Some(patient)) => Some(Columns { path, class, patient }),
+        (Some(path), Some(class), Some(patient)) => {
+            let orientation = ["orientation", "plane"].into_iter().find_map(column);
+            Some(Columns { path, class, patient, orientation })
+        }
         _ => None,
     };
     Ok((reader, columns))
@@ -220,6 +226,10 @@ pub fn read(
         }
         if patient.is_empty() {
             return Err(SidecarError::Empty { path: path.into(), line, image });
+        }
+        let orientation = columns.orientation.map(field).unwrap_or_default();
+        if !orientation.is_empty() {
+            patients.orientations.insert(known.clone(), orientation.to_lowercase());
         }
         match patients.by_path.insert(known.clone(), patient.clone()) {
             Some(first) if first != patient => {
@@ -279,6 +289,13 @@ mod tests {
         let patients = read_text(text).unwrap();
         assert_eq!(patients.by_path["Normal/1.jpg"], "N1");
         assert_eq!(patients.by_path["Tumor/2.jpg"], "T1");
+    }
+
+    #[test]
+    fn the_plane_of_a_slice_may_be_told() {
+        let text = "path,class,patient,Plane\nNormal/1.jpg,Normal,a,Axial\nTumor/2.jpg,Tumor,b,\n";
+        let patients = read_text(text).unwrap();
+        assert_eq!(patients.orientations, HashMap::from([("Normal/1.jpg".into(), "axial".into())]));
     }
 
     #[test]

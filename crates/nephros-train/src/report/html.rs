@@ -1,6 +1,6 @@
 //! The page: one file that needs no other, no script and no network.
 
-use super::{model::Report, plots, sections, svg::escape, thumbnails::Thumbnail};
+use super::{checks, model::Report, plots, sections, svg::escape, thumbnails::Thumbnail};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -15,9 +15,11 @@ pub(super) fn page(report: &Report, thumbnails: &[Thumbnail]) -> String {
         sections::data(report),
         sections::calibration(report, &reliability),
         sections::abstention(report, &abstention),
+        checks::orientations(report),
         sections::patients(report),
+        checks::gap(report),
+        checks::controls(report),
         sections::errors(report, thumbnails),
-        sections::controls(),
         section("training", "Training", &training),
         sections::model(report),
     ]

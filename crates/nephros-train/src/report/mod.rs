@@ -4,9 +4,11 @@
 //! [`Report::new`] makes it of values alone; [`files`] is what is written of it. Both name patients
 //! as the user's CSV does, and the page shows pictures of them: it goes no further than the data.
 
+mod checks;
 mod curves;
 mod html;
 mod model;
+mod orientations;
 mod plots;
 mod sections;
 mod svg;
@@ -16,8 +18,11 @@ mod thumbnails;
 
 use std::io;
 
+use serde::Serialize;
+
 pub use curves::{AbstentionPoint, ClassCurves, PrecisionRecallPoint, RocPoint};
 pub use model::{Evidence, ModelCard, PatientRow, Report, SplitSummary, SubsetSummary, WrongImage};
+pub use orientations::OrientationRow;
 pub use thumbnails::{HeatPicture, Thumbnail, thumbnails};
 
 /// The files of a report, by their path below the folder of the evaluation. All are made before the
@@ -32,11 +37,22 @@ pub fn files(report: &Report, thumbnails: &[Thumbnail]) -> io::Result<Vec<(&'sta
         ("report.json", json),
         ("plots/roc.csv", roc_table(report)?),
         ("plots/pr.csv", precision_recall_table(report)?),
+        ("plots/reliability.csv", rows(&report.scores.calibration.reliability)?),
+        ("plots/abstention.csv", rows(&report.abstention_curve)?),
     ];
     let plots = plots::all(report).into_iter();
     files.extend(plots.map(|plot| (plot.file, plot.svg.into_bytes())));
     files.push(("report.html", html::page(report, thumbnails).into_bytes()));
     Ok(files)
+}
+
+/// A line for each value, its fields as columns.
+fn rows<T: Serialize>(values: &[T]) -> io::Result<Vec<u8>> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for value in values {
+        writer.serialize(value).map_err(io::Error::other)?;
+    }
+    writer.into_inner().map_err(csv::IntoInnerError::into_error)
 }
 
 fn roc_table(report: &Report) -> io::Result<Vec<u8>> {

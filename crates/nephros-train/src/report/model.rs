@@ -8,7 +8,10 @@ use nephros_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::curves::{AbstentionPoint, ClassCurves, abstention_curve, class_curves};
+use super::{
+    curves::{AbstentionPoint, ClassCurves, abstention_curve, class_curves},
+    orientations::{OrientationRow, orientations},
+};
 use crate::{
     evaluate::{
         Scores,
@@ -16,6 +19,7 @@ use crate::{
         metrics::{Metrics, Predictions},
     },
     manifest::Record,
+    orientation::Plane,
     split::{Assignment, Split, Subset, Unit},
     train::history::Epoch,
 };
@@ -47,6 +51,8 @@ pub struct Report {
     pub abstention_curve: Vec<AbstentionPoint>,
     /// Test patients, the worst first; empty when patients are unknown.
     pub patients: Vec<PatientRow>,
+    /// Test images by the plane of the slice.
+    pub orientations: Vec<OrientationRow>,
     /// Wrong test images.
     pub n_wrong: usize,
     /// At most twelve of them, the surest first.
@@ -73,6 +79,9 @@ pub struct SplitSummary {
     pub shared_groups: Option<usize>,
     /// Test images that are also in training or validation.
     pub shared_images: usize,
+    /// Share of test images that would find images of their own patient (or found group) in training,
+    /// were the same images put on sides of the same sizes one by one; `None` where neither is known.
+    pub random_split_leaks: Option<f64>,
 }
 
 /// One side of the split.
@@ -173,6 +182,8 @@ pub struct Evidence<'a> {
     pub members: &'a [(&'a Record, usize)],
     /// What the model says of them, calibrated.
     pub predictions: &'a Predictions,
+    /// Plane that each suggests.
+    pub planes: &'a [Option<Plane>],
     /// Epochs of the training.
     pub history: &'a [Epoch],
     /// Seed of the bootstrap.
@@ -182,7 +193,7 @@ pub struct Evidence<'a> {
 impl Report {
     /// Depends on the evidence alone.
     pub fn new(evidence: &Evidence<'_>) -> Self {
-        let Evidence { scores, meta, split, members, predictions, history, seed } = *evidence;
+        let Evidence { scores, meta, split, members, predictions, planes, history, seed } = *evidence;
         let units: Vec<String> = members.iter().map(|(record, _)| record.unit_name()).collect();
         let known = members.iter().all(|(record, _)| !record.patient.is_empty()) && !members.is_empty();
         let by_unit = known.then(|| predictions.by_unit(&units));
@@ -196,6 +207,7 @@ impl Report {
             curves: curves(scores, predictions, &resampler),
             abstention_curve: abstention_curve(predictions, &weights(&units)),
             patients: if known { patients(evidence) } else { Vec::new() },
+            orientations: orientations(members, planes, predictions, scores.labels.len()),
             n_wrong: wrong.len(),
             worst_errors: wrong.into_iter().take(MOST_ERRORS).collect(),
             history: history.to_vec(),
@@ -286,8 +298,29 @@ impl SplitSummary {
             shared_patients: shared(split, |image| &image.patient),
             shared_groups: has_groups.then(|| shared(split, |image| &image.group)),
             shared_images: shared(split, |image| &image.sha256),
+            random_split_leaks: random_split_leaks(split),
         }
     }
+}
+
+/// See [`SplitSummary::random_split_leaks`]; exact, but for the classes, whose shares are taken as
+/// equal on all sides. Given that an image is tested, the others of its unit are all outside the
+/// training set with a hypergeometric chance.
+fn random_split_leaks(split: &Split) -> Option<f64> {
+    let unit = |image: &Assignment| {
+        [&image.patient, &image.group].into_iter().find(|name| !name.is_empty()).cloned()
+    };
+    let mut sizes: BTreeMap<String, usize> = BTreeMap::new();
+    for image in &split.assignments {
+        *sizes.entry(unit(image)?).or_default() += 1;
+    }
+    let others = split.assignments.len() as f64 - 1.0;
+    let outside = others - split.indices(Subset::Train).len() as f64;
+    let alone = |size: usize| -> f64 {
+        (0..size - 1).map(|k| ((outside - k as f64) / (others - k as f64)).max(0.0)).product()
+    };
+    let leaked: f64 = sizes.values().map(|&size| size as f64 * (1.0 - alone(size))).sum();
+    (!sizes.is_empty()).then(|| leaked / split.assignments.len() as f64)
 }
 
 /// Names that are in the test set and also in training or validation; empty ones are no names.

@@ -17,17 +17,17 @@ use crate::{
 /// Rows of the table of patients; the JSON has all.
 const MOST_ROWS: usize = 200;
 /// Stands where there is no value.
-const NONE: &str = "–";
+pub(super) const NONE: &str = "–";
 
-fn figure(value: f64) -> String {
+pub(super) fn figure(value: f64) -> String {
     format!("{value:.3}")
 }
 
-fn known(value: Option<f64>) -> String {
+pub(super) fn known(value: Option<f64>) -> String {
     value.map_or("undefined".into(), figure)
 }
 
-fn range(interval: Option<Interval>) -> String {
+pub(super) fn range(interval: Option<Interval>) -> String {
     interval.map_or(NONE.into(), |[low, high]| format!("{low:.3} to {high:.3}"))
 }
 
@@ -67,11 +67,15 @@ pub(super) fn verdict(report: &Report) -> String {
         format!("<p>What was found:</p>\n<ul>\n{findings}</ul>\n")
     };
     let scores = &report.scores;
-    let warning = scores.warning.as_ref().map_or(String::new(), |warning| {
-        format!("<p class=\"warning\"><strong>Warning:</strong> {}</p>\n", escape(warning))
-    });
+    let suspicious = scores.controls.iter().filter_map(|control| control.warning.as_ref());
+    let warnings: String = scores
+        .warning
+        .iter()
+        .chain(suspicious)
+        .map(|warning| format!("<p class=\"warning\"><strong>Warning:</strong> {}</p>\n", escape(warning)))
+        .collect();
     let body = format!(
-        "<div class=\"verdict {class}\"><p><strong>{text}</strong></p>\n{findings}</div>\n{warning}{}{}",
+        "<div class=\"verdict {class}\"><p><strong>{text}</strong></p>\n{findings}</div>\n{warnings}{}{}",
         headline(report),
         paragraph(&format!(
             "Measured on {} that training never saw. Always naming the larger class is right for {:.3} of them.",
@@ -182,12 +186,24 @@ pub(super) fn data(report: &Report) -> String {
         0 => "The patient of every image is known.".to_owned(),
         n => format!("The patient of {n} images is not known, so patients in common cannot all be counted."),
     };
+    let random = match split.random_split_leaks {
+        Some(share) => format!(
+            "Had the same images been put into the parts one by one, {:.1} % of the test images would have found \
+             images of their own patient or group among those trained on.",
+            100.0 * share
+        ),
+        None => {
+            "Neither patients nor groups of like images are known, so it cannot be said what a random split \
+                 would have leaked."
+                .into()
+        }
+    };
     let body = [
         paragraph(unit),
         table("Images of each part", &columns, &rows),
         table("In the test set and also in training or validation", &["What", "Number"], &leaks),
         paragraph(&unknown),
-        paragraph("The orientation of images is not recorded, so there is no table by orientation."),
+        paragraph(&random),
     ]
     .concat();
     section("data", "Data", &body)
@@ -355,13 +371,6 @@ fn heat(map: &HeatPicture, width: usize, height: usize) -> (String, &'static str
     let uri = &map.data_uri;
     let alt = "the same slice under its heat map";
     (format!("<img src=\"{uri}\" width=\"{width}\" height=\"{height}\" alt=\"{alt}\">"), check)
-}
-
-/// There are none yet that an evaluation runs.
-pub(super) fn controls() -> String {
-    let text = "No controls were run: this evaluation did not train on shuffled labels, nor on images whose \
-                kidneys are hidden, to see what a model scores that cannot know.";
-    section("controls", "Controls", &paragraph(text))
 }
 
 /// How the model was made.

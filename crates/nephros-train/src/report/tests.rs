@@ -11,12 +11,14 @@ use serde_json::json;
 
 use super::*;
 use crate::{
+    controls::{Control, ControlKind, Difference, Figures, Gap},
     evaluate::{
         AbstentionScores, Before, CalibrationScores, Scores,
         interval::{Resampler, bootstrap},
-        metrics::Predictions,
+        metrics::{Metrics, Predictions},
     },
     manifest::Record,
+    orientation::Plane,
     split::{Split, Subset, Unit},
     train::history::Epoch,
 };
@@ -45,6 +47,7 @@ impl Case {
             height: 64,
             patient: if named { patient.into() } else { String::new() },
             group: String::new(),
+            orientation: String::new(),
         };
         let records = vec![
             record("<i>1", "Normal", HOSTILE),
@@ -78,7 +81,9 @@ impl Case {
         let labels = self.predictions.labels.iter().copied();
         let members: Vec<(&Record, usize)> = self.records.iter().zip(labels).collect();
         let Self { scores, meta, split, predictions, history, .. } = self;
-        Report::new(&Evidence { scores, meta, split, members: &members, predictions, history, seed: 1 })
+        let planes = [Some(Plane::Axial), Some(Plane::Axial), Some(Plane::Coronal), None];
+        let (members, planes) = (members.as_slice(), planes.as_slice());
+        Report::new(&Evidence { scores, meta, split, members, predictions, planes, history, seed: 1 })
     }
 
     fn page(&self) -> String {
@@ -117,6 +122,32 @@ fn scores(predictions: &Predictions, records: &[Record], named: bool) -> Scores 
         },
         abstention: named.then(abstention),
         gate: Gate::new(if named { Vec::new() } else { findings }),
+        gap: named.then(|| gap(predictions, &resampler)),
+        controls: vec![control(predictions, &resampler, named)],
+    }
+}
+
+fn figures(predictions: &Predictions, resampler: &Resampler) -> Figures {
+    let Metrics { accuracy, auroc, sensitivity, specificity, .. } = predictions.metrics(2);
+    let interval_95 = bootstrap(predictions, resampler, 2);
+    let majority_accuracy = predictions.majority_accuracy(2);
+    Figures { n: 4, accuracy, auroc, sensitivity, specificity, majority_accuracy, interval_95 }
+}
+
+fn gap(predictions: &Predictions, resampler: &Resampler) -> Gap {
+    let figures = figures(predictions, resampler);
+    let difference = Difference { accuracy: 0.25, auroc: Some(0.375), sensitivity: 0.0, specificity: -0.125 };
+    Gap { split_by: Unit::Patient, by_split: figures.clone(), random_split: figures, difference }
+}
+
+/// The nearest pixels, or with `trained` another that scores too well.
+fn control(predictions: &Predictions, resampler: &Resampler, trained: bool) -> Control {
+    Control {
+        control: if trained { ControlKind::BorderOnly } else { ControlKind::NearestPixels },
+        figures: figures(predictions, resampler),
+        chance_auroc_95: Some([0.25, 0.75]),
+        random_split: None,
+        warning: trained.then(|| format!("a border {HOSTILE}")),
     }
 }
 
@@ -192,7 +223,8 @@ fn names_are_shown_as_they_are_and_are_no_markup() {
     let page = Case::new(true).page();
     assert!(texts(&page, "th[scope=row]").contains(&HOSTILE.to_owned()));
     assert!(texts(&page, "figcaption").iter().any(|text| text.contains("Normal/<i>1.png")));
-    assert!(texts(&page, ".warning")[0].contains(HOSTILE));
+    let warnings = texts(&page, ".warning");
+    assert!(warnings[0].contains(HOSTILE) && warnings[1].contains(&format!("a border {HOSTILE}")));
     assert_eq!((texts(&page, "b").len(), texts(&page, "i").len()), (0, 0));
     assert_eq!((texts(&page, ".passed").len(), texts(&page, ".refused").len()), (1, 0));
     let refused = Case::new(false).page();
@@ -213,6 +245,47 @@ fn the_worst_come_first() {
 }
 
 #[test]
+fn leakage_controls_and_planes_have_their_tables() {
+    let case = Case::new(true);
+    let cells: Vec<String> = texts(&case.page(), "section[aria-labelledby=gap] tbody td");
+    // AUROC of (0.75 and 0.125 against 0.75 and 0.375): 0.5 for the tie, 0, 1 and 1 of four pairs.
+    assert_eq!(cells[..3], ["0.625", "0.625", "+0.375"]);
+    let cells = texts(&case.page(), "section[aria-labelledby=controls] tbody td");
+    assert_eq!(cells[..3], ["0.625", "0.250 to 0.750", "above chance"]);
+    let rows: Vec<_> = case
+        .report()
+        .orientations
+        .into_iter()
+        .map(|row| (row.orientation, row.told, row.images, row.patients, row.sensitivity, row.specificity))
+        .collect();
+    let row = |name: &str, images, sensitivity, specificity| {
+        (name.to_owned(), false, images, 1, sensitivity, specificity)
+    };
+    // Axial are the two normal slices, one of them called rightly; the tumour called rightly is coronal.
+    let expected = [
+        row("axial", 2, None, Some(0.5)),
+        row("coronal", 1, Some(1.0), None),
+        row("unknown", 1, Some(0.0), None),
+    ];
+    assert_eq!(rows, expected);
+    let mut told = Case::new(true);
+    told.records[0].orientation = "sagittal".into();
+    assert_eq!(
+        (told.report().orientations[0].orientation.as_str(), told.report().orientations[0].told),
+        ("sagittal", true)
+    );
+}
+
+#[test]
+fn the_leak_of_a_random_split_is_exact() {
+    // Two of six images are trained on, three patients have two each: the other of a tested one is
+    // among those two of five with 2/5.
+    let leaks = Case::new(true).report().split.random_split_leaks.unwrap();
+    assert!((leaks - 0.4).abs() < 1e-12, "{leaks}");
+    assert_eq!(Case::new(false).report().split.random_split_leaks, None);
+}
+
+#[test]
 fn what_is_not_known_is_said() {
     let case = Case { history: Vec::new(), ..Case::new(false) };
     let page = case.page();
@@ -221,8 +294,10 @@ fn what_is_not_known_is_said() {
         "The bundle has no error rate at which it abstains",
         "The history of the training is not there.",
         "The patient of 6 images is not known",
-        "No controls were run",
-        "There is no table by orientation".to_lowercase().as_str(),
+        "nephros evaluate --gap does",
+        "were not run: nephros evaluate --controls does",
+        "Planes marked outline are estimated",
+        "it cannot be said what a random split would have leaked",
     ] {
         assert!(page.contains(expected), "{expected}");
     }
@@ -256,6 +331,8 @@ fn the_files_say_the_same() {
             "report.json",
             "plots/roc.csv",
             "plots/pr.csv",
+            "plots/reliability.csv",
+            "plots/abstention.csv",
             "plots/roc.svg",
             "plots/pr.svg",
             "plots/confusion_matrix.svg",

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nephros_core::{
     hint::Hint,
-    pixels::{DecodeError, decode},
+    pixels::{DecodeError, RgbImage, decode},
     preprocessing::Preprocessing,
 };
 use rayon::prelude::*;
@@ -77,6 +77,25 @@ pub fn load_images(
     preprocessing: &Preprocessing,
     progress: &dyn Progress,
 ) -> Result<Vec<Sample>, DataError> {
+    let sample = |record: &Record, label, image: &RgbImage| Sample {
+        sha256: record.sha256.clone(),
+        label,
+        pixels: preprocessing.resize(image).pixels().to_vec(),
+    };
+    read_images(root, records, sample, progress)
+}
+
+/// Reads, checks and decodes images on all cores, and keeps what `take` makes of each with its
+/// record and label; the order is that of `records`.
+///
+/// # Errors
+/// See [`DataError`]; the first failing image in order.
+pub fn read_images<T: Send>(
+    root: &Path,
+    records: &[(&Record, usize)],
+    take: impl Fn(&Record, usize, &RgbImage) -> T + Sync,
+    progress: &dyn Progress,
+) -> Result<Vec<T>, DataError> {
     let task = progress.task("reading images", Some(records.len() as u64), Unit::Items);
     records
         .par_iter()
@@ -89,9 +108,8 @@ pub fn load_images(
                 return Err(DataError::Changed { path, expected: record.sha256.clone(), got });
             }
             let image = decode(&bytes).map_err(|source| DataError::Decode { path, source })?;
-            let pixels = preprocessing.resize(&image).pixels().to_vec();
             task.advance(1);
-            Ok(Sample { sha256: got, label: *label, pixels })
+            Ok(take(record, *label, &image))
         })
         .collect()
 }

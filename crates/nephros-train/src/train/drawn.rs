@@ -3,7 +3,7 @@
 //! A few patients do not show what a tumour is, apart from what else those patients have in common.
 //! Drawn patients differ in everything else, as many as are wanted.
 
-use nephros_core::{digest::sha256, pixels::RgbImage, preprocessing::Preprocessing};
+use nephros_core::{digest::sha256, pixels::RgbImage};
 use rayon::prelude::*;
 
 use super::{TrainError, data::Sample};
@@ -16,14 +16,15 @@ use crate::{
 /// Slices of each drawn patient.
 const SLICES: usize = 4;
 
-/// `PHANTOM_PATIENTS` patients of the classes of the data, in the network's input size.
+/// `PHANTOM_PATIENTS` patients of the classes of the data, as `resized` makes them of the network's
+/// input size.
 ///
 /// # Errors
 /// [`TrainError::Undrawable`] for a class that cannot be drawn.
 pub fn draw(
     params: &Params,
     labels: &[String],
-    preprocessing: &Preprocessing,
+    resized: &(dyn Fn(&RgbImage) -> RgbImage + Sync),
     progress: &dyn Progress,
 ) -> Result<Vec<Sample>, TrainError> {
     if params.phantom_patients == 0 {
@@ -35,7 +36,7 @@ pub fn draw(
         slices: SLICES,
         seed: cohort_seed(params.seed),
         classes,
-        size: drawing_size(preprocessing.image_size),
+        size: drawing_size(params.image_size),
         ..Cohort::default()
     };
     let total = (cohort.patients * SLICES) as u64;
@@ -44,7 +45,7 @@ pub fn draw(
         .into_par_iter()
         .map(|index| {
             check(progress)?;
-            let samples = draw_patient(&cohort, index, preprocessing);
+            let samples = draw_patient(&cohort, index, resized);
             task.advance(samples.len() as u64);
             Ok(samples)
         })
@@ -52,7 +53,7 @@ pub fn draw(
     Ok(patients.concat())
 }
 
-fn draw_patient(cohort: &Cohort, index: usize, preprocessing: &Preprocessing) -> Vec<Sample> {
+fn draw_patient(cohort: &Cohort, index: usize, resized: &dyn Fn(&RgbImage) -> RgbImage) -> Vec<Sample> {
     let patient = Patient::new(cohort, index);
     let (center, width) = patient.window();
     let draw = |number: usize| {
@@ -62,7 +63,7 @@ fn draw_patient(cohort: &Cohort, index: usize, preprocessing: &Preprocessing) ->
         Some(Sample {
             sha256: sha256(image.pixels()),
             label: index % cohort.classes.len(),
-            pixels: preprocessing.resize(&image).pixels().to_vec(),
+            pixels: resized(&image).pixels().to_vec(),
         })
     };
     (0..cohort.slices).filter_map(draw).collect()
@@ -90,15 +91,17 @@ fn drawing_size([height, width, _]: [usize; 3]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use nephros_core::preprocessing::Normalization;
+    use nephros_core::preprocessing::{Normalization, Preprocessing};
 
     use super::*;
     use crate::progress::Silent;
 
     fn drawn(patients: usize, labels: &[&str]) -> Result<Vec<Sample>, TrainError> {
-        let params = Params { phantom_patients: patients, ..crate::testing::params() };
+        let image_size = [32, 32, 3];
+        let params = Params { phantom_patients: patients, image_size, ..crate::testing::params() };
         let labels: Vec<String> = labels.iter().map(|&label| label.into()).collect();
-        draw(&params, &labels, &Preprocessing::new([32, 32, 3], Normalization::Unit), &Silent)
+        let preprocessing = Preprocessing::new(image_size, Normalization::Unit);
+        draw(&params, &labels, &|image| preprocessing.resize(image), &Silent)
     }
 
     #[test]

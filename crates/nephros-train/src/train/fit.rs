@@ -62,6 +62,32 @@ pub struct Fitted {
     pub resumed_after: usize,
 }
 
+/// How the weights follow the gradient of a batch. L-BFGS is not among these: it has its own loop.
+#[derive(Debug, Clone, Copy)]
+enum Descent {
+    Sgd { momentum: f64 },
+    Adam,
+}
+
+impl Descent {
+    fn optimizer(self, weight_decay: f32) -> ModuleOptimizer {
+        match self {
+            Self::Sgd { momentum } => {
+                let mut config = SgdConfig::new();
+                if momentum > 0.0 {
+                    let momentum = MomentumConfig::new().with_momentum(momentum).with_dampening(0.0);
+                    config = config.with_momentum(Some(momentum));
+                }
+                if weight_decay > 0.0 {
+                    config = config.with_weight_decay(Some(WeightDecayConfig::new(weight_decay)));
+                }
+                config.init()
+            }
+            Self::Adam => AdamWConfig::new().with_weight_decay(weight_decay).init(),
+        }
+    }
+}
+
 /// Everything that changes from epoch to epoch.
 struct Session {
     model: Classifier,
@@ -79,11 +105,13 @@ impl Fit<'_> {
     /// # Errors
     /// See [`TrainError`].
     pub fn run(&self, device: &Device, progress: &dyn Progress) -> Result<Fitted, TrainError> {
-        if self.params.optimizer == Optimizer::Lbfgs {
-            return self.to_optimum(progress);
-        }
+        let descent = match self.params.optimizer {
+            Optimizer::Lbfgs => return self.to_optimum(progress),
+            Optimizer::Sgd => Descent::Sgd { momentum: self.params.momentum },
+            Optimizer::Adam => Descent::Adam,
+        };
         let device = device.clone().autodiff();
-        let mut session = self.start(&device)?;
+        let mut session = self.start(descent, &device)?;
         let resumed_after = session.state.history.len();
         let epochs = self.params.epochs;
         let task = progress.task("training", Some(epochs as u64), Unit::Items);
@@ -127,7 +155,7 @@ impl Fit<'_> {
         }
     }
 
-    fn start(&self, device: &Device) -> Result<Session, TrainError> {
+    fn start(&self, descent: Descent, device: &Device) -> Result<Session, TrainError> {
         let model = Classifier::new(self.layout, self.trained, self.initial, device)?;
         let kernels = match self.trained {
             Trained::Layers { last } if *device == Device::flex() => {
@@ -137,7 +165,7 @@ impl Fit<'_> {
         };
         let fresh = Session {
             model,
-            optimizer: self.optimizer(),
+            optimizer: descent.optimizer(self.params.weight_decay as f32),
             kernels,
             state: State::default(),
             best: Weights::default(),
@@ -151,27 +179,6 @@ impl Fit<'_> {
             state: saved.state,
             best: saved.best,
         })
-    }
-
-    fn optimizer(&self) -> ModuleOptimizer {
-        let Params { momentum, weight_decay, .. } = *self.params;
-        match self.params.optimizer {
-            Optimizer::Sgd => {
-                let mut config = SgdConfig::new();
-                if momentum > 0.0 {
-                    let momentum = MomentumConfig::new().with_momentum(momentum).with_dampening(0.0);
-                    config = config.with_momentum(Some(momentum));
-                }
-                if weight_decay > 0.0 {
-                    config = config.with_weight_decay(Some(WeightDecayConfig::new(weight_decay as f32)));
-                }
-                config.init()
-            }
-            // L-BFGS has its own loop.
-            Optimizer::Adam | Optimizer::Lbfgs => {
-                AdamWConfig::new().with_weight_decay(weight_decay as f32).init()
-            }
-        }
     }
 
     /// Rate of a step; the cosine runs over all steps of all epochs.

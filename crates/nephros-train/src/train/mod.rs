@@ -39,7 +39,7 @@ use nephros_core::{
     weights::WeightsError,
 };
 
-use crate::{manifest::ManifestError, progress::Cancelled, split::SplitError};
+use crate::{manifest::ManifestError, pretrained::PretrainedError, progress::Cancelled, split::SplitError};
 
 /// Why a training did not end in a model.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,9 @@ pub enum TrainError {
     /// The manifest is missing or broken.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// The starting weights cannot be had.
+    #[error(transparent)]
+    Pretrained(#[from] PretrainedError),
     /// The images cannot be split.
     #[error(transparent)]
     Split(#[from] SplitError),
@@ -121,6 +124,7 @@ impl Hint for TrainError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Manifest(error) => error.hint(),
+            Self::Pretrained(error) => error.hint(),
             Self::Split(error) => error.hint(),
             Self::Data(error) => error.hint(),
             Self::Keras(error) => error.hint(),

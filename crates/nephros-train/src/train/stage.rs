@@ -95,7 +95,7 @@ pub fn train(project: &Project, progress: &dyn Progress) -> Result<TrainSummary,
         [Subset::Train, Subset::Validation].map(|subset| dataset.subset(&split, subset));
     let train_samples = load_images(&dataset.root, &train_records, &preprocessing, progress)?;
     let validation_samples = load_images(&dataset.root, &validation_records, &preprocessing, progress)?;
-    let drawn = draw(params, &dataset.labels, &preprocessing, progress)?;
+    let drawn = draw(params, &dataset.labels, &|image| preprocessing.resize(image), progress)?;
     let store;
     let [train, validation] = match trained {
         Trained::Head => {

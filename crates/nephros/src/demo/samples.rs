@@ -60,6 +60,7 @@ mod tests {
             height: 0,
             patient: patient.into(),
             group: String::new(),
+            orientation: String::new(),
         };
         let mut records = Vec::new();
         for (label, class, patients) in [(0, "Normal", ["p1", "p2"]), (1, "Tumor", ["p3", "p4"])] {
