@@ -7,7 +7,7 @@
 //! the goldens, run again, give the same answers. `nephros quantize` adds two files for 8 bits,
 //! which are checked in the same way: see [`Quantization`]. A training also writes
 //! `input_gate.safetensors`, with which a picture is compared before it gets a label: see
-//! [`InputGate`].
+//! [`InputGate`]. An evaluation adds `evaluation.json`, its [`Evaluation`].
 
 mod error;
 mod evaluation;
@@ -34,7 +34,7 @@ use crate::{
     pixels::RgbImage,
     predictor::{ModelError, Predictor},
     preprocessing::Preprocessing,
-    weights::{ArrayFile, Arrays, Weights, WeightsError, replace_file, temporary_sibling, write_synced},
+    weights::{ArrayFile, Arrays, Weights, WeightsError, temporary_sibling, write_synced},
 };
 use golden::Golden;
 use quantization::{GOLDEN_INT8_FILE, WEIGHTS_INT8_FILE};
@@ -85,9 +85,6 @@ pub struct BundleMeta {
     /// When an image is for a radiologist; `None` answers always.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abstention: Option<Abstention>,
-    /// What the last evaluation found; `None` before the first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub evaluation: Option<Evaluation>,
     /// Which pictures get no label; `None` labels all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_gate: Option<InputProfile>,
@@ -218,7 +215,7 @@ impl Bundle {
         let predictor = predictor.with_input_gate(input_gate::read(dir, &meta)?).with_reading(
             meta.calibration.clone(),
             meta.abstention.clone(),
-            meta.evaluation.clone(),
+            evaluation::read(dir, &meta)?,
         );
         Ok(Self { meta, predictor })
     }
@@ -297,15 +294,18 @@ fn describe(parts: BundleParts, id: String, weights_sha256: String, golden_sha25
         crate_version: env!("CARGO_PKG_VERSION").to_owned(),
         calibration: parts.calibration,
         abstention: parts.abstention,
-        evaluation: None,
         input_gate: None,
         quantization: None,
     }
 }
 
 fn meta_bytes(dir: &Path, meta: &BundleMeta) -> Result<Vec<u8>, BundleError> {
-    let mut json = serde_json::to_vec_pretty(meta)
-        .map_err(|source| BundleError::Meta { path: dir.join(META_FILE), source })?;
+    json_bytes(&dir.join(META_FILE), meta)
+}
+
+fn json_bytes(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, BundleError> {
+    let mut json = serde_json::to_vec_pretty(value)
+        .map_err(|source| BundleError::Meta { path: path.to_owned(), source })?;
     json.push(b'\n');
     Ok(json)
 }
@@ -406,13 +406,6 @@ fn check_reading(path: &Path, meta: &BundleMeta) -> Result<(), BundleError> {
         }
         _ => Ok(()),
     }
-}
-
-/// Changes `bundle.json` alone, by a new file that takes its name.
-fn update_meta(dir: &Path, change: impl FnOnce(&mut BundleMeta)) -> Result<(), BundleError> {
-    let mut meta = read_meta(dir)?;
-    change(&mut meta);
-    Ok(replace_file(&dir.join(META_FILE), &meta_bytes(dir, &meta)?)?)
 }
 
 fn replace_folder(dir: &Path, files: &[(&str, Vec<u8>)]) -> io::Result<()> {

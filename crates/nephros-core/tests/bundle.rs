@@ -282,23 +282,52 @@ fn failing() -> Gate {
 
 /// The evaluation as the bundle on disk has it.
 fn evaluation(saved: &Saved) -> Option<Evaluation> {
-    Bundle::load(&saved.bundle).unwrap().meta.evaluation
+    Bundle::load(&saved.bundle).unwrap().predictor.evaluation().cloned()
 }
 
 #[test]
 fn a_verdict_is_kept_in_the_bundle() {
     let saved = save_with_reading();
     assert_eq!(evaluation(&saved), None);
-    let (weights, golden) = (fs_err::read(saved.bundle.join("weights.safetensors")).unwrap(), saved.golden());
+    let trained = ["bundle.json", "golden.safetensors", "weights.safetensors"];
+    let contents = || trained.map(|name| fs_err::read(saved.bundle.join(name)).unwrap());
+    let before = contents();
     record_evaluation(&saved.bundle, failing(), "s".repeat(64)).unwrap();
-    let Bundle { meta, predictor, .. } = Bundle::load(&saved.bundle).unwrap();
-    let kept = meta.evaluation.clone().unwrap();
+    let kept = evaluation(&saved).unwrap();
     assert_eq!((&kept.gate, kept.scores_sha256.len(), &kept.forced), (&failing(), 64, &None));
-    assert_eq!(predictor.evaluation(), Some(&kept));
-    assert_eq!(BundleMeta { evaluation: None, ..meta }, saved.meta, "nothing else changed");
-    assert_eq!(fs_err::read(saved.bundle.join("weights.safetensors")).unwrap(), weights);
-    assert_eq!(saved.golden(), golden);
-    assert_eq!(names_in(&saved.bundle), ["bundle.json", "golden.safetensors", "weights.safetensors"]);
+    assert_eq!(kept.weights_sha256, saved.meta.weights_sha256);
+    assert_eq!(contents(), before, "what the training left is as it was");
+    assert_eq!(
+        names_in(&saved.bundle),
+        ["bundle.json", "evaluation.json", "golden.safetensors", "weights.safetensors"]
+    );
+}
+
+#[test]
+fn a_verdict_on_other_weights_counts_as_none() {
+    let (saved, other) = (save(), save_with_reading());
+    record_evaluation(&saved.bundle, failing(), String::new()).unwrap();
+    let path = saved.bundle.join("evaluation.json");
+    let mut verdict: Value = serde_json::from_slice(&fs_err::read(&path).unwrap()).unwrap();
+    verdict["weights_sha256"] = json!("0".repeat(64));
+    fs_err::write(other.bundle.join("evaluation.json"), verdict.to_string()).unwrap();
+    assert_eq!(evaluation(&other), None);
+}
+
+#[test]
+fn a_verdict_that_cannot_be_read_is_no_verdict_of_yes() {
+    let saved = save();
+    for name in ["evaluation.json", "forced.json"] {
+        record_evaluation(&saved.bundle, failing(), String::new()).unwrap();
+        fs_err::write(saved.bundle.join(name), "{}").unwrap();
+        let (text, hint) = saved.refused();
+        assert!(
+            text.starts_with(&format!("`B/{name}` is not the verdict of an evaluation: missing field")),
+            "{text}"
+        );
+        assert!(hint.unwrap().contains("`nephros evaluate`"));
+        fs_err::remove_file(saved.bundle.join(name)).unwrap();
+    }
 }
 
 #[test]
@@ -327,7 +356,10 @@ fn a_model_that_fails_the_gate_is_admitted_by_force_alone_and_that_stays_on_reco
 fn a_verdict_that_contradicts_itself_refuses() {
     let saved = save();
     record_evaluation(&saved.bundle, failing(), String::new()).unwrap();
-    saved.edit_meta(|meta| meta["evaluation"]["gate"]["passed"] = json!(true));
+    let path = saved.bundle.join("evaluation.json");
+    let verdict = fs_err::read_to_string(&path).unwrap();
+    fs_err::write(&path, verdict.replace("\"passed\": false", "\"passed\": true")).unwrap();
+    assert!(evaluation(&saved).unwrap().gate.passed);
     assert!(admit(&saved.bundle, evaluation(&saved).as_ref(), false).is_err());
 }
 
@@ -469,11 +501,13 @@ fn quantizing_elsewhere_copies_and_leaves_what_is_there() {
     let other = saved.bundle.with_file_name("other");
     fs_err::create_dir(&other).unwrap();
     fs_err::write(other.join("model.h5"), "kept").unwrap();
+    record_evaluation(&saved.bundle, failing(), String::new()).unwrap();
     quantize(&saved, &other, holdout(0.0, 0.0));
     assert_eq!(
         names_in(&other),
         [
             "bundle.json",
+            "evaluation.json",
             "golden.int8.safetensors",
             "golden.safetensors",
             "model.h5",
@@ -481,7 +515,9 @@ fn quantizing_elsewhere_copies_and_leaves_what_is_there() {
             "weights.safetensors"
         ]
     );
-    assert!(Bundle::load(&other).unwrap().predictor.id().ends_with("-int8"));
+    let copied = Bundle::load(&other).unwrap().predictor;
+    assert!(copied.id().ends_with("-int8"));
+    assert_eq!(copied.evaluation(), evaluation(&saved).as_ref(), "a verdict goes with its weights");
     let plain = fs_err::read_to_string(saved.bundle.join("bundle.json")).unwrap();
     assert!(!plain.contains("quantization"), "as an older nephros reads it: {plain}");
     assert_eq!(Bundle::load(&saved.bundle).unwrap().meta, saved.meta);

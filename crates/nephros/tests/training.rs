@@ -99,12 +99,12 @@ impl Server {
     }
 }
 
-/// `bundle.json`, `scores.json` or `gate.json`.
+/// `scores.json`, `gate.json` or a file of the bundle.
 fn json_file(folder: &Folder, path: &str) -> Value {
     serde_json::from_str(&folder.read(path)).unwrap()
 }
 
-const BUNDLE: &str = "artifacts/training/bundle/bundle.json";
+const FORCED: &str = "artifacts/training/bundle/forced.json";
 
 /// Four test patients cannot pass the gate: even all of them right, 0.025^(1/4) = 0.398 is not above
 /// the half of the larger class.
@@ -126,8 +126,8 @@ fn a_model_that_fails_the_gate_is_trained_but_served_by_force_only() {
     let gate = json_file(&folder, "artifacts/evaluation/gate.json");
     assert_eq!((&gate["passed"], &gate["findings"][0]["code"]), (&json!(false), &json!("majority-class")));
     assert_eq!(json_file(&folder, "scores.json")["gate"], gate);
-    let evaluation = &json_file(&folder, BUNDLE)["evaluation"];
-    assert_eq!((&evaluation["gate"], evaluation.get("forced")), (&gate, None));
+    assert_eq!(json_file(&folder, "artifacts/training/bundle/evaluation.json")["gate"], gate);
+    assert!(!folder.path(FORCED).exists());
     let text = gate["findings"][0]["text"].as_str().unwrap();
     assert_report(&folder, text);
     let refused = folder.run(&["serve", "--port", "0"]);
@@ -147,7 +147,7 @@ fn a_model_that_fails_the_gate_is_trained_but_served_by_force_only() {
     assert!(predicted.stderr.contains("every image is referred to a radiologist"), "{}", predicted.stderr);
     let log = Server::start(&folder, &["--force"]).stop();
     assert!(log.contains("--force: serving a model that failed the gate"), "{log}");
-    assert_eq!(json_file(&folder, BUNDLE)["evaluation"]["forced"]["overlooked"], json!(["majority-class"]));
+    assert_eq!(json_file(&folder, FORCED)["overlooked"], json!(["majority-class"]));
     // A report that cannot be made leaves nothing, not even the files that could.
     fs_err::remove_dir_all(folder.path("artifacts/evaluation")).unwrap();
     folder.write("artifacts/training/history.csv", "epoch\nnone\n");
@@ -198,8 +198,8 @@ fn a_training_asked_for_over_http_is_served_at_once() {
     let expected: Value = serde_json::from_str(predicted.stdout.trim()).unwrap();
     assert_eq!(body, json!([{ "image": expected["label"] }]), "the command line says {expected}");
     server.stop();
-    let bundle = json_file(&folder, BUNDLE);
-    assert_eq!(bundle["evaluation"]["forced"]["crate_version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(json_file(&folder, FORCED)["crate_version"], env!("CARGO_PKG_VERSION"));
+    let bundle = json_file(&folder, "artifacts/training/bundle/bundle.json");
     assert!(bundle["calibration"]["temperature"].as_f64().unwrap() > 0.0, "{bundle}");
 }
 

@@ -44,6 +44,14 @@ pub enum BundleError {
         /// What the reader says, with line and column.
         source: serde_json::Error,
     },
+    /// `evaluation.json` or `forced.json` is not what this version writes.
+    #[error("`{path}` is not the verdict of an evaluation: {source}")]
+    Verdict {
+        /// The file.
+        path: PathBuf,
+        /// What the reader says, with line and column.
+        source: serde_json::Error,
+    },
     /// The format is of a later version.
     #[error("`{path}` was made by a newer nephros: expected format version {FORMAT_VERSION}, got {got}")]
     Newer {
@@ -188,6 +196,9 @@ impl Hint for BundleError {
             }
             Self::Labels { .. } => "`CLASS_NAMES` and the trained head must agree; train again",
             Self::Reading { .. } | Self::InputGate { .. } => "train the model again",
+            Self::Verdict { .. } => {
+                "run `nephros evaluate` again; a `forced.json` that was edited has to be restored"
+            }
             Self::Refused { .. } => {
                 "train on more patients, or mend what is named, and run `nephros evaluate`; \
                  `--force` uses the model anyway, and the bundle will say so"

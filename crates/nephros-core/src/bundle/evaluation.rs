@@ -1,23 +1,35 @@
 //! What an evaluation found about a bundle, and whether the model may be used as current.
+//!
+//! Verdict and force have a file each, and `bundle.json` stays as the training wrote it: a tool that
+//! hashes what a stage leaves finds the training's files unchanged by the evaluation, and the evaluation's by
+//! whoever forces.
 
-use std::{collections::BTreeMap, fmt, path::Path};
+use std::{collections::BTreeMap, fmt, io, path::Path};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{BundleError, update_meta};
+use super::{BundleError, BundleMeta, json_bytes, read_meta};
+use crate::weights::replace_file;
 
-/// The verdict of the last evaluation, kept with the model that it is about.
+/// The verdict of the last evaluation.
+pub(super) const EVALUATION_FILE: &str = "evaluation.json";
+/// That the model was used in spite of it.
+pub(super) const FORCED_FILE: &str = "forced.json";
+
+/// `evaluation.json`: the verdict of the last evaluation, kept with the model that it is about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluation {
+    /// SHA-256 of the f32 weights that were judged. A verdict on others counts as none.
+    pub weights_sha256: String,
     /// What the gate says.
     pub gate: Gate,
     /// SHA-256 of the `scores.json` that it was judged by.
     pub scores_sha256: String,
     /// Version of nephros that judged.
     pub crate_version: String,
-    /// That the model was used in spite of the gate; `None` if it never was.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// That the model was used in spite of the gate; `None` if it never was. From `forced.json`.
+    #[serde(skip)]
     pub forced: Option<Forced>,
 }
 
@@ -57,7 +69,7 @@ pub enum FindingCode {
     SharedPatients,
 }
 
-/// A record that somebody passed `--force`. Who and when is not known here.
+/// `forced.json`: a record that somebody passed `--force`. Who and when is not known here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Forced {
@@ -111,14 +123,10 @@ pub fn admit(dir: &Path, evaluation: Option<&Evaluation>, force: bool) -> Result
     match evaluation {
         None => Ok(Admission::NotEvaluated),
         Some(evaluation) if !evaluation.gate.refuses() => Ok(Admission::Passed),
-        Some(_) if force => {
-            update_meta(dir, |meta| {
-                if let Some(evaluation) = &mut meta.evaluation {
-                    let overlooked = evaluation.gate.findings.iter().map(|finding| finding.code).collect();
-                    let crate_version = env!("CARGO_PKG_VERSION").to_owned();
-                    evaluation.forced = Some(Forced { crate_version, overlooked });
-                }
-            })?;
+        Some(evaluation) if force => {
+            let overlooked = evaluation.gate.findings.iter().map(|finding| finding.code).collect();
+            let forced = Forced { crate_version: env!("CARGO_PKG_VERSION").to_owned(), overlooked };
+            write(&dir.join(FORCED_FILE), &forced)?;
             Ok(Admission::Forced)
         }
         Some(evaluation) => Err(BundleError::Refused { path: dir.to_owned(), gate: evaluation.gate.clone() }),
@@ -130,9 +138,35 @@ pub fn admit(dir: &Path, evaluation: Option<&Evaluation>, force: bool) -> Result
 /// # Errors
 /// [`BundleError::Io`] and [`BundleError::Meta`].
 pub fn record_evaluation(dir: &Path, gate: Gate, scores_sha256: String) -> Result<(), BundleError> {
-    update_meta(dir, |meta| {
-        let forced = meta.evaluation.take().and_then(|evaluation| evaluation.forced);
-        let crate_version = env!("CARGO_PKG_VERSION").to_owned();
-        meta.evaluation = Some(Evaluation { gate, scores_sha256, crate_version, forced });
-    })
+    let evaluation = Evaluation {
+        weights_sha256: read_meta(dir)?.weights_sha256,
+        gate,
+        scores_sha256,
+        crate_version: env!("CARGO_PKG_VERSION").to_owned(),
+        forced: None,
+    };
+    write(&dir.join(EVALUATION_FILE), &evaluation)
+}
+
+/// The verdict on the weights of `meta`, if there is one.
+pub(super) fn read(dir: &Path, meta: &BundleMeta) -> Result<Option<Evaluation>, BundleError> {
+    let evaluation: Option<Evaluation> = read_json(&dir.join(EVALUATION_FILE))?;
+    match evaluation.filter(|evaluation| evaluation.weights_sha256 == meta.weights_sha256) {
+        None => Ok(None),
+        Some(evaluation) => Ok(Some(Evaluation { forced: read_json(&dir.join(FORCED_FILE))?, ..evaluation })),
+    }
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, BundleError> {
+    let bytes = match fs_err::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|source| BundleError::Verdict { path: path.to_owned(), source })
+}
+
+fn write(path: &Path, value: &impl Serialize) -> Result<(), BundleError> {
+    Ok(replace_file(path, &json_bytes(path, value)?)?)
 }

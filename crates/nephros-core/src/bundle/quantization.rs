@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Bundle, BundleError, BundleMeta, FORMAT_VERSION, GOLDEN_FILE, INPUT_GATE_FILE, META_FILE, PLAIN_VERSION,
-    WEIGHTS_FILE, golden::Golden, meta_bytes, model_error, open, read_meta, read_verified, verified,
+    WEIGHTS_FILE,
+    evaluation::{EVALUATION_FILE, FORCED_FILE},
+    golden::Golden,
+    meta_bytes, model_error, open, read_meta, read_verified, verified,
 };
 use crate::{
     digest::sha256,
@@ -184,7 +187,19 @@ fn prepare(from: &Path, to: &Path, meta: &BundleMeta) -> Result<(), BundleError>
     for (name, digest) in files {
         replace_file(&to.join(name), &read_verified(&from.join(name), digest)?)?;
     }
-    Ok(())
+    [EVALUATION_FILE, FORCED_FILE].iter().try_for_each(|name| copy(&from.join(name), &to.join(name)))
+}
+
+/// Makes `to` what `from` is, missing if that is.
+fn copy(from: &Path, to: &Path) -> Result<(), BundleError> {
+    match fs_err::read(from) {
+        Ok(bytes) => Ok(replace_file(to, &bytes)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs_err::remove_file(to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        },
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The 8-bit model of a bundle.
