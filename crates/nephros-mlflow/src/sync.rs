@@ -65,7 +65,7 @@ impl SyncError {
         match self {
             Self::Store(error) => error.hint(),
             Self::Server(error) => error.hint(),
-            Self::Gone { .. } => Some("put the file back, or delete the run".into()),
+            Self::Gone { .. } => None,
             Self::Late { .. } => Some("`nephros runs sync` sends the rest".into()),
         }
     }
@@ -123,8 +123,8 @@ impl Feeding<'_> {
     fn send(&mut self, number: i64, event: &Event) -> Result<(), SyncError> {
         match self.tell(event) {
             Ok(()) => self.fed.sent += 1,
-            // Nothing of the run but its files is lost to such a server.
-            Err(SyncError::Server(error @ ServerError::NoArtifacts { .. })) => {
+            // Nothing of the run but these files is lost to the server.
+            Err(error @ (SyncError::Server(ServerError::NoArtifacts { .. }) | SyncError::Gone { .. })) => {
                 self.fed.left_out += 1;
                 self.copy.left_out += 1;
                 self.fed.reason.get_or_insert_with(|| error.to_string());

@@ -228,6 +228,30 @@ A line of --json, with falls of the log-odds; null where no check could be made:
   nephros bench quantize --weights w.safetensors --input x.f32 --out w.int8.safetensors
   nephros bench forward --precision int8 --weights w.int8.safetensors --input x.f32")]
     Bench(BenchArgs),
+    /// Look at recorded runs, and send them to an MLflow server
+    ///
+    /// Every training is recorded in mlflow.db, with files in mlruns/, where `mlflow ui` shows it too. With
+    /// MLFLOW_TRACKING_URI set to a server's address the server gets it while it happens; what a server
+    /// missed because it was down, `sync` sends. MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN, or
+    /// ~/.mlflow/credentials log in; MLFLOW_EXPERIMENT_NAME names the experiment.
+    #[command(after_help = "Examples:
+  nephros runs list
+  nephros runs show 3f6c                 a run by the start of its id
+  nephros runs compare 3f6c a01b
+  MLFLOW_TRACKING_URI=http://127.0.0.1:5000 nephros runs sync")]
+    Runs(RunsArgs),
+    /// Versions of registered models: list, promote, demote, history
+    ///
+    /// `nephros evaluate` registers a model that passes the gate. The registry is that of the server in
+    /// MLFLOW_TRACKING_URI or, without one, of mlflow.db. Wherever a command takes --model, it takes
+    /// models:/NAME@champion, models:/NAME/3, models:/NAME/Production and runs:/RUN/model.
+    #[command(after_help = "Examples:
+  nephros models list
+  nephros models promote 3                       version 3 is champion now
+  nephros models promote 4 --alias challenger
+  nephros models history
+  nephros predict --model models:/VGG16Model@champion slice.png")]
+    Models(ModelsArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Examples:
   nephros completions bash > /etc/bash_completion.d/nephros
@@ -373,8 +397,8 @@ impl From<ExplainMethod> for Method {
 /// Which model, and how its input was scaled.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// Model bundle (a folder) or Keras model (.h5)
-    #[arg(long, value_name = "BUNDLE|FILE.h5")]
+    /// Model bundle (a folder), Keras model (.h5) or registered model, such as models:/VGG16Model@champion
+    #[arg(long, value_name = "BUNDLE|FILE.h5|models:/…")]
     pub model: Option<PathBuf>,
     /// Scaling of the pixels that a .h5 model was trained with; a bundle knows its own
     #[arg(long, value_name = "SCALING", value_enum)]
@@ -606,6 +630,102 @@ impl From<InstructionSet> for Isa {
             InstructionSet::Avx512 => Self::Avx512,
         }
     }
+}
+
+/// Arguments of `runs`.
+#[derive(Debug, Args)]
+pub struct RunsArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: RunsAction,
+}
+
+/// What can be done with runs.
+#[derive(Debug, Subcommand)]
+pub enum RunsAction {
+    /// All runs, the latest first
+    List {
+        /// Runs of this experiment only
+        #[arg(long, value_name = "NAME")]
+        experiment: Option<String>,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// All that was recorded of a run
+    Show {
+        /// Id of the run, or the start of it
+        run: String,
+        /// Print one JSON line, with every value of every metric
+        #[arg(long)]
+        json: bool,
+    },
+    /// The parameters and metrics that differ
+    Compare {
+        /// Ids of the runs, or their starts
+        #[arg(required = true, num_args = 2..)]
+        runs: Vec<String>,
+        /// Print one JSON line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send what the server in MLFLOW_TRACKING_URI does not have
+    Sync {
+        /// Ids of the runs, or their starts; by default all
+        runs: Vec<String>,
+        /// Send them as new runs, for those that were deleted on the server
+        #[arg(long, requires = "runs")]
+        anew: bool,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Arguments of `models`.
+#[derive(Debug, Args)]
+pub struct ModelsArgs {
+    /// Registered model; by default registered_model_name of config/config.yaml, and all for `list`
+    #[arg(long, global = true, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Print one JSON object a line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub action: ModelsAction,
+}
+
+/// What can be done with registered models.
+#[derive(Debug, Subcommand)]
+pub enum ModelsAction {
+    /// All versions
+    List,
+    /// Register the model of the last training
+    Register {
+        /// Register a model that failed the gate; version and bundle record that
+        #[arg(long)]
+        force: bool,
+    },
+    /// Give a version an alias: champion, if the gate of its evaluation lets it
+    Promote {
+        /// Number of the version
+        version: u32,
+        /// The alias
+        #[arg(long, value_name = "ALIAS", default_value = "champion")]
+        alias: String,
+        /// Promote a model that failed the gate; version and bundle record that
+        #[arg(long)]
+        force: bool,
+    },
+    /// Take an alias from the version that has it
+    Demote {
+        /// The alias
+        #[arg(long, value_name = "ALIAS", default_value = "champion")]
+        alias: String,
+    },
+    /// What became of the versions, the latest last
+    History,
 }
 
 /// Arguments of `completions`.

@@ -9,6 +9,9 @@ use nephros_core::{
     pixels::DecodeError,
     predictor::{ModelError, PredictError},
 };
+use nephros_mlflow::{
+    registry::RegistryError, server::ServerError, settings::SettingsError, store::StoreError, sync::SyncError,
+};
 use nephros_server::ServeError;
 use nephros_train::{
     audit::AuditError, config::ConfigError, crossval::CrossvalError, evaluate::EvaluateError,
@@ -20,6 +23,7 @@ use crate::{
     cli::LogFormat,
     interrupt, logging,
     output::{self, StdoutClosed},
+    registry,
 };
 
 /// How a command ended.
@@ -126,6 +130,27 @@ pub enum CliError {
         /// Floats in the file.
         got: usize,
     },
+    /// A registered model would be changed.
+    #[error("`{name}` is a registered model, which is not changed")]
+    RegisteredModel {
+        /// As named.
+        name: String,
+    },
+    /// The model of the last training is in no run.
+    #[error("the model of the last training is in no run")]
+    NotRecorded,
+    /// Nothing was recorded yet.
+    #[error("found no runs: `{path}` does not exist")]
+    NoRuns {
+        /// The embedded store.
+        path: PathBuf,
+    },
+    /// No server is set.
+    #[error("expected the address of an MLflow server in {variable}, got none")]
+    NoServer {
+        /// The variable.
+        variable: &'static str,
+    },
     /// A host name that stands for no address.
     #[error("`{host}` is no address that can be listened on")]
     NoSuchHost {
@@ -159,6 +184,10 @@ impl Hint for CliError {
                     .into()
             }
             Self::TooFewImages { .. } => "an image is 3x224x224 floats; lower `--batch`".into(),
+            Self::RegisteredModel { .. } => "name the bundle to write with `--out`".into(),
+            Self::NotRecorded => "`nephros train` records one".into(),
+            Self::NoRuns { .. } => "`nephros run` or `nephros train` records one".into(),
+            Self::NoServer { variable } => format!("{variable}=http://127.0.0.1:5000 nephros runs sync"),
             Self::NoSuchHost { .. } => "name an address of this machine, such as 127.0.0.1 or 0.0.0.0".into(),
         })
     }
@@ -192,8 +221,13 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
         PredictError,
         PrepareError,
         QuantizeError,
+        RegistryError,
         ServeError,
+        ServerError,
+        SettingsError,
         SplitError,
+        StoreError,
+        SyncError,
         TrainError,
     );
     None
@@ -263,8 +297,13 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
     let quantize = |error: &QuantizeError| {
         matches!(error, QuantizeError::Tolerance { .. } | QuantizeError::NotABundle { .. })
     };
-    let class = |error: &CliError| matches!(error, CliError::UnknownClass { .. });
+    let class = |error: &CliError| {
+        use CliError::{NoServer, RegisteredModel, UnknownClass};
+        matches!(error, UnknownClass { .. } | RegisteredModel { .. } | NoServer { .. })
+    };
     error.is::<ConfigError>()
+        || error.is::<SettingsError>()
+        || error.downcast_ref().is_some_and(registry::is_usage)
         || error.downcast_ref().is_some_and(quantize)
         || error.downcast_ref().is_some_and(class)
         || error.downcast_ref().is_some_and(serve)

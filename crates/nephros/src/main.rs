@@ -16,8 +16,12 @@ mod phantom;
 mod predict;
 mod progress;
 mod quantize;
+mod registry;
+mod runs;
 mod serve;
 mod stages;
+mod table;
+mod tracking;
 
 use std::{
     path::{Path, PathBuf},
@@ -63,6 +67,8 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         Command::Phantom(args) => phantom::run(args, global),
         Command::Demo(args) => demo::run(args, global),
         Command::Bench(args) => bench::run(args),
+        Command::Runs(args) => runs::run(args, global),
+        Command::Models(args) => registry::run(args, global),
         Command::Completions(args) => completions(args),
         Command::Healthcheck(args) => healthcheck::run(args),
     }

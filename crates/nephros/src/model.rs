@@ -12,7 +12,7 @@ use nephros_train::config::Config;
 use crate::{
     cli::{Global, ModelArgs},
     errors::CliError,
-    output,
+    output, registry,
 };
 
 /// Loads the model that the options name, or the first of the usual places that holds one.
@@ -76,9 +76,12 @@ fn read(args: &ModelArgs, path: &Path, quiet: bool) -> anyhow::Result<Predictor>
     Ok(predictor)
 }
 
-/// `--model`, else the bundle of the last training, else `model/`.
+/// `--model`, a path or a name in a registry; else the bundle of the last training, else `model/`.
 pub fn find(named: Option<&Path>, global: &Global) -> anyhow::Result<PathBuf> {
     if let Some(path) = named {
+        if let Some(uri) = path.to_str().filter(|text| nephros_mlflow::models::is_uri(text)) {
+            return registry::fetch(uri);
+        }
         let path = path.to_owned();
         return if path.exists() { Ok(path) } else { Err(CliError::ModelMissing { path }.into()) };
     }

@@ -4,12 +4,10 @@ use std::path::Path;
 
 use nephros_train::{
     crossval::crossval,
-    evaluate::evaluate,
     ingest::{IngestSummary, ingest},
     prepare::prepare,
     progress::Progress,
     stages::Project,
-    train::train,
 };
 
 use crate::{
@@ -17,6 +15,7 @@ use crate::{
     errors::Status,
     output,
     progress::Display,
+    tracking,
 };
 
 /// A stage of the pipeline.
@@ -52,8 +51,8 @@ impl Stage {
         let summary = match self {
             Self::Ingest => describe(&ingest(project, progress)?),
             Self::Prepare => prepare(project, progress)?.to_string(),
-            Self::Train => train(project, progress)?.to_string(),
-            Self::Evaluate => evaluate(project, progress)?.to_string(),
+            Self::Train => tracking::train(project, progress)?.to_string(),
+            Self::Evaluate => tracking::evaluate(project, progress)?.to_string(),
         };
         tracing::info!("stage {} completed", self.name());
         Ok(summary)

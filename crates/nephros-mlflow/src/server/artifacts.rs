@@ -1,9 +1,6 @@
 //! Files of runs and models, through the server's own artifact service.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::Path};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -132,64 +129,4 @@ fn encoded(path: &str) -> String {
         }
     }
     text
-}
-
-/// The folder of a bundle below `cache`, or its Keras file, downloaded if it is not there yet. A bundle's
-/// folder is named by the digest of its `bundle.json`, which holds the digests of the other files.
-pub(super) fn fetch_model(
-    server: &Server,
-    location: &str,
-    cache: &Path,
-) -> Result<Option<PathBuf>, ServerError> {
-    fs_err::create_dir_all(cache)?;
-    let fresh = tempfile::Builder::new().prefix(".download-").tempdir_in(cache)?;
-    for folder in [crate::models::BUNDLE, ""] {
-        let files = server.list(location, folder)?;
-        let name = |file: &Listed| file.path.rsplit('/').next().unwrap_or_default().to_owned();
-        let below = |name: &str| if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
-        if !files.iter().any(|file| name(file) == "bundle.json") {
-            continue;
-        }
-        let meta = fresh.path().join("bundle.json");
-        if !server.download(location, &below("bundle.json"), &meta)? {
-            continue;
-        }
-        let target = cache.join(crate::digest::sha256(&fs_err::read(&meta)?));
-        if target.is_dir() {
-            return Ok(Some(target));
-        }
-        for file in files.iter().filter(|file| !file.is_dir && name(file) != "bundle.json") {
-            server.download(location, &below(&name(file)), &fresh.path().join(name(file)))?;
-        }
-        return Ok(Some(settle(fresh, &target)?));
-    }
-    fetch_keras(server, location, cache)
-}
-
-fn fetch_keras(server: &Server, location: &str, cache: &Path) -> Result<Option<PathBuf>, ServerError> {
-    let listed = server.list(location, "data")?;
-    let Some(file) = listed.iter().find(|file| file.path.rsplit('/').next() == Some("model.h5")) else {
-        return Ok(None);
-    };
-    // MLflow tells no digest: the same place and length are taken for the same file.
-    let about = format!("{} {location} {:?}", server.url(), file.file_size);
-    let target = cache.join(crate::digest::sha256(about.as_bytes()));
-    if !target.is_dir() {
-        let fresh = tempfile::Builder::new().prefix(".download-").tempdir_in(cache)?;
-        server.download(location, crate::models::KERAS, &fresh.path().join("model.h5"))?;
-        settle(fresh, &target)?;
-    }
-    Ok(Some(target.join("model.h5")))
-}
-
-/// Gives a finished download its name; one that another process finished first is as good.
-fn settle(fresh: tempfile::TempDir, target: &Path) -> io::Result<PathBuf> {
-    let folder = fresh.keep();
-    if let Err(error) = fs_err::rename(&folder, target) {
-        fs_err::remove_dir_all(&folder)?;
-        if !target.is_dir() {
-            return Err(error);
-        }
-    }
-    Ok(target.to_owned())
 }

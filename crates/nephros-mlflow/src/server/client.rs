@@ -35,7 +35,7 @@ const ANSWER_LIMIT: u64 = 64 << 20;
 const QUOTE: usize = 200;
 
 /// Sends requests to one server.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Client {
     agent: Agent,
     pub(super) url: String,
@@ -64,6 +64,33 @@ impl Client {
             Login::Bearer(token) => Some(format!("Bearer {token}")),
         };
         Self { agent, url: address.url.clone(), authorization, patience }
+    }
+
+    /// The same with a single attempt, for what must not be done twice.
+    pub(super) fn without_retries(&self) -> Self {
+        Self { patience: Patience { attempts: 1, ..self.patience }, ..self.clone() }
+    }
+
+    /// What `find` finds, or else what `create` makes. An attempt to create that failed may have done it all
+    /// the same, so that every further one looks first.
+    pub(super) fn find_or_create<T>(
+        &self,
+        find: impl Fn() -> Result<Option<T>, ServerError>,
+        create: impl Fn(&Self) -> Result<T, ServerError>,
+    ) -> Result<T, ServerError> {
+        let mut wait = self.patience.wait;
+        let mut attempts = 0;
+        loop {
+            if let Some(found) = find()? {
+                return Ok(found);
+            }
+            attempts += 1;
+            match create(&self.without_retries()) {
+                Err(error) if error.is_passing() && attempts < self.patience.attempts => thread::sleep(wait),
+                other => return other,
+            }
+            wait *= 2;
+        }
     }
 
     /// A request to `path` below the server's address with a JSON body; gives the JSON of the answer.

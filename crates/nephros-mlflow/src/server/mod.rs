@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod client;
+mod download;
 mod error;
 mod models;
 mod registry;
@@ -71,7 +72,7 @@ impl Server {
     }
 
     fn post(&self, path: &str, body: &Value) -> Result<Value, ServerError> {
-        self.client.json(&Method::POST, &format!("{API}/{path}"), Some(body))
+        post(&self.client, path, body)
     }
 
     fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, ServerError> {
@@ -94,16 +95,19 @@ impl Server {
     /// # Errors
     /// [`ServerError::ExperimentDeleted`]; see [`ServerError`].
     pub fn experiment(&self, name: &str) -> Result<String, ServerError> {
-        let find = || self.get("experiments/get-by-name", &[("experiment_name", name)]);
-        let answer = match find() {
-            Err(error) if error.is_refusal("RESOURCE_DOES_NOT_EXIST") => {
-                match self.post("experiments/create", &json!({ "name": name })) {
-                    Ok(answer) => return self.part(&answer, "experiment_id"),
-                    // Another was faster.
-                    Err(error) if error.is_refusal("RESOURCE_ALREADY_EXISTS") => find()?,
-                    Err(error) => return Err(error),
-                }
+        let find = || self.find_experiment(name);
+        self.client.find_or_create(find, |client| {
+            match post(client, "experiments/create", &json!({ "name": name })) {
+                // Another was faster.
+                Err(error) if error.is_refusal("RESOURCE_ALREADY_EXISTS") => find()?.ok_or(error),
+                other => self.part(&other?, "experiment_id"),
             }
+        })
+    }
+
+    fn find_experiment(&self, name: &str) -> Result<Option<String>, ServerError> {
+        let answer = match self.get("experiments/get-by-name", &[("experiment_name", name)]) {
+            Err(error) if error.is_refusal("RESOURCE_DOES_NOT_EXIST") => return Ok(None),
             other => other?,
         };
         let stage: String = self.part(&answer, "experiment.lifecycle_stage")?;
@@ -113,7 +117,7 @@ impl Server {
                 url: self.client.url.clone(),
             });
         }
-        self.part(&answer, "experiment.experiment_id")
+        self.part(&answer, "experiment.experiment_id").map(Some)
     }
 
     /// The copy of the run `local`, made where there is none: however often a request had to be repeated,
@@ -128,10 +132,6 @@ impl Server {
             "filter": format!("tags.`{RUN_TAG}` = '{local}'"),
             "max_results": 1,
         });
-        let found = self.post("runs/search", &search)?;
-        if let Some(run) = found.pointer("/runs/0") {
-            return self.remote_run(run);
-        }
         let mut tags = run.all_tags();
         tags.push(Entry::new(RUN_TAG, local));
         let body = json!({
@@ -141,8 +141,13 @@ impl Server {
             "start_time": start_ms,
             "tags": tags,
         });
-        let answer = self.post("runs/create", &body)?;
-        self.remote_run(&answer["run"])
+        self.client.find_or_create(
+            || {
+                let found = self.post("runs/search", &search)?;
+                found.pointer("/runs/0").map(|run| self.remote_run(run)).transpose()
+            },
+            |client| self.remote_run(&post(client, "runs/create", &body)?["run"]),
+        )
     }
 
     /// A run by its id there.
@@ -217,6 +222,10 @@ impl Server {
         self.post("runs/update", &body)?;
         Ok(())
     }
+}
+
+fn post(client: &Client, path: &str, body: &Value) -> Result<Value, ServerError> {
+    client.json(&Method::POST, &format!("{API}/{path}"), Some(body))
 }
 
 /// Parts of a batch that MLflow takes in one request each.

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::Method;
 
-use super::{API, MODEL_TAG, RemoteRun, Server, ServerError};
+use super::{API, MODEL_TAG, RemoteRun, Server, ServerError, post};
 use crate::run::Entry;
 
 /// A model on a server.
@@ -41,22 +41,6 @@ impl Server {
         params: &[Entry],
         tags: &[Entry],
     ) -> Result<Option<RemoteModel>, ServerError> {
-        let search = json!({
-            "experiment_ids": [run.experiment],
-            "filter": format!("source_run_id = '{}'", run.id),
-            "max_results": 50,
-        });
-        let found = match self.post("logged-models/search", &search) {
-            Err(ServerError::NoEndpoint { .. }) => return Ok(None),
-            other => other?,
-        };
-        let is_copy = |model: &&Value| {
-            let tags = model.pointer("/info/tags").and_then(|tags| Vec::<Entry>::deserialize(tags).ok());
-            tags.unwrap_or_default().contains(&Entry::new(MODEL_TAG, local))
-        };
-        if let Some(model) = found["models"].as_array().and_then(|models| models.iter().find(is_copy)) {
-            return self.remote_model(model).map(Some);
-        }
         let tags: Vec<Entry> = tags.iter().cloned().chain([Entry::new(MODEL_TAG, local)]).collect();
         let body = json!({
             "experiment_id": run.experiment,
@@ -65,8 +49,29 @@ impl Server {
             "params": params,
             "tags": tags,
         });
-        let answer = self.post("logged-models", &body)?;
-        self.remote_model(&answer["model"]).map(Some)
+        let made = self.client.find_or_create(
+            || self.find_model(local, run),
+            |client| self.remote_model(&post(client, "logged-models", &body)?["model"]),
+        );
+        match made {
+            Err(ServerError::NoEndpoint { .. }) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    fn find_model(&self, local: &str, run: &RemoteRun) -> Result<Option<RemoteModel>, ServerError> {
+        let search = json!({
+            "experiment_ids": [run.experiment],
+            "filter": format!("source_run_id = '{}'", run.id),
+            "max_results": 50,
+        });
+        let found = self.post("logged-models/search", &search)?;
+        let is_copy = |model: &&Value| {
+            let tags = model.pointer("/info/tags").and_then(|tags| Vec::<Entry>::deserialize(tags).ok());
+            tags.unwrap_or_default().contains(&Entry::new(MODEL_TAG, local))
+        };
+        let copy = found["models"].as_array().and_then(|models| models.iter().find(is_copy));
+        copy.map(|model| self.remote_model(model)).transpose()
     }
 
     /// A model by its id there.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::Method;
 
-use super::{API, MODEL_TAG, RemoteModel, RemoteRun, Server, ServerError, artifacts::fetch_model};
+use super::{API, MODEL_TAG, RemoteModel, RemoteRun, Server, ServerError, download::fetch_model, post};
 use crate::{
     models::{loadable, nothing_to_load},
     registry::{ModelVersion, Registry, RegistryError, Source},
@@ -56,9 +56,6 @@ impl Server {
             other => drop(other?),
         }
         let mark = Entry::new(MODEL_TAG, local);
-        if let Some(version) = self.search(name)?.iter().find(|version| version.tags.contains(&mark)) {
-            return self.number(version);
-        }
         let tags: Vec<&Entry> = tags.iter().chain([&mark]).collect();
         let mut body = json!({ "name": name, "run_id": run.id, "tags": tags });
         match model {
@@ -68,8 +65,17 @@ impl Server {
             }
             None => body["source"] = format!("{}/{folder}", run.artifact_uri).into(),
         }
-        let answer = self.post("model-versions/create", &body)?;
-        self.number(&self.part(&answer, "model_version")?)
+        self.client.find_or_create(
+            || {
+                let versions = self.search(name)?;
+                let known = versions.iter().find(|version| version.tags.contains(&mark));
+                known.map(|version| self.number(version)).transpose()
+            },
+            |client| {
+                let answer = post(client, "model-versions/create", &body)?;
+                self.number(&self.part(&answer, "model_version")?)
+            },
+        )
     }
 
     fn number(&self, version: &VersionBody) -> Result<u32, ServerError> {

@@ -118,7 +118,11 @@ impl StoreError {
 
     /// Whether the file is none that this version can write, so that another has to be used.
     pub fn is_other_file(&self) -> bool {
-        matches!(self, Self::Revision { .. } | Self::Foreign { .. })
+        match self {
+            Self::Revision { .. } | Self::Foreign { .. } => true,
+            Self::Database { source, .. } => code(source) == Some(ErrorCode::NotADatabase),
+            _ => false,
+        }
     }
 }
 
