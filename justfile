@@ -67,6 +67,10 @@ nextest *ARGS:
     cargo nextest run --workspace {{ ARGS }}
     cargo test --workspace --doc
 
+# The notebooks of research/, from start to end, where their environment is installed.
+notebooks:
+    scripts/check-notebooks
+
 # Trains on a drawn cohort and serves the result.
 demo *ARGS:
     cargo run --release -- demo {{ ARGS }}

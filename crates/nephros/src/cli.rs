@@ -169,6 +169,24 @@ or, for a file that cannot be read:
   nephros quantize --model model --calibrate train --out model-int8 --json
   nephros quantize --calibrate train --tolerance 0.01     allow one label in a hundred to change")]
     Quantize(QuantizeArgs),
+    /// Write a model for another program: ONNX, Keras, safetensors, or a folder for MLflow
+    ///
+    /// Files are of the network itself, in f32: images go in resized and scaled as the message and
+    /// the file say, and probabilities come out before calibration and abstention. Each file names
+    /// the labels, the preprocessing and the temperature: docs/formats.md.
+    ///
+    /// A file that is there is replaced, and so is a folder that holds an MLflow model. The model is
+    /// found as for predict.
+    #[command(after_help = "Examples:
+  nephros export --format onnx
+  nephros export --format keras --model bundle --out kidney.keras
+  nephros export --format onnx --model model.h5 --preprocessing unit
+  nephros export --format mlflow --out kidney-model --json
+
+The line of --json; temperature is null where the model has no calibration:
+  {\"path\":\"model.onnx\",\"format\":\"onnx\",\"model\":\"vgg16-3f6c…\",\"bytes\":59067390,
+   \"labels\":[\"Normal\",\"Tumor\"],\"preprocessing\":{\"image_size\":[224,224,3],…},\"temperature\":1.4}")]
+    Export(ExportArgs),
     /// Show where a model looks, and check the map
     ///
     /// Writes a PNG for each image: the slice, the heat map over it with a colour bar, and whether
@@ -338,6 +356,42 @@ pub struct QuantizeArgs {
     pub json: bool,
 }
 
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// What to write
+    #[arg(long, value_enum)]
+    pub format: ExportFormat,
+    /// Model bundle (a folder) or Keras model (.h5, .keras)
+    #[arg(long, value_name = "BUNDLE|FILE.h5")]
+    pub model: Option<PathBuf>,
+    /// Scaling of the pixels that a Keras model was trained with; a bundle knows its own
+    #[arg(long, value_name = "SCALING", value_enum)]
+    pub preprocessing: Option<Scaling>,
+    /// File to write, or folder for mlflow; by default model.onnx, model.keras, model.h5,
+    /// model.safetensors or mlflow-model in the current folder
+    #[arg(long, value_name = "PATH")]
+    pub out: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a model is exported as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// ONNX file version 8, operators 13: onnxruntime, OpenVINO, TensorRT
+    Onnx,
+    /// The archive of Keras 3
+    Keras,
+    /// HDF5 that TensorFlow 2.12 and Keras 3 load and train further
+    H5,
+    /// The arrays alone, under torchvision's keys
+    Safetensors,
+    /// A folder with the flavors onnx, tensorflow and python_function, and the bundle
+    Mlflow,
+}
+
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
@@ -397,13 +451,13 @@ impl From<ExplainMethod> for Method {
 /// Which model, and how its input was scaled.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// Model bundle (a folder), Keras model (.h5) or registered model, such as models:/VGG16Model@champion
+    /// Model bundle (a folder), Keras model (.h5, .keras) or registered model, such as models:/NAME@champion
     #[arg(long, value_name = "BUNDLE|FILE.h5|models:/…")]
     pub model: Option<PathBuf>,
-    /// Scaling of the pixels that a .h5 model was trained with; a bundle knows its own
+    /// Scaling of the pixels that a Keras model was trained with; a bundle knows its own
     #[arg(long, value_name = "SCALING", value_enum)]
     pub preprocessing: Option<Scaling>,
-    /// Arithmetic of the convolutions; a bundle knows its default, a .h5 model has f32 only
+    /// Arithmetic of the convolutions; a bundle knows its default, a Keras model has f32 only
     #[arg(long, value_name = "PRECISION", value_enum)]
     pub precision: Option<Precision>,
 }

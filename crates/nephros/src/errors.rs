@@ -5,6 +5,7 @@ use std::{error::Error, io, path::PathBuf, process::ExitCode};
 use nephros_core::{
     bundle::BundleError,
     explain::ExplainError,
+    export::ExportError,
     hint::Hint,
     pixels::DecodeError,
     predictor::{ModelError, PredictError},
@@ -168,7 +169,9 @@ impl Hint for CliError {
             Self::NoModel { .. } => "make one with `nephros demo` or, in a project, `nephros run`; \
                  or name one with `--model`"
                 .into(),
-            Self::ModelMissing { .. } => "`--model` takes a bundle folder or a Keras .h5 file".into(),
+            Self::ModelMissing { .. } => {
+                "`--model` takes a bundle folder or a Keras .h5 or .keras file".into()
+            }
             Self::NotAFolder { .. } => "name another folder".into(),
             Self::NoSuchFolder { .. } => {
                 "name a folder of images; relative paths start from the current folder".into()
@@ -214,6 +217,7 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
         DecodeError,
         EvaluateError,
         ExplainError,
+        ExportError,
         IngestError,
         ManifestError,
         ModelError,

@@ -6,6 +6,7 @@ mod cli;
 mod demo;
 mod errors;
 mod explain;
+mod export;
 mod healthcheck;
 mod init;
 mod interrupt;
@@ -62,6 +63,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         Command::Run => stages::run(&Stage::ALL, global),
         Command::Predict(args) => predict::run(args, global),
         Command::Quantize(args) => quantize::run(args, global),
+        Command::Export(args) => export::run(args, global),
         Command::Explain(args) => explain::run(args, global),
         Command::Serve(args) => serve::run(args, global),
         Command::Phantom(args) => phantom::run(args, global),

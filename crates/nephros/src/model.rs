@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nephros_core::{
     abstention::Abstention,
-    bundle::{self, Admission, BundleError},
+    bundle::{self, Admission, BundleError, Evaluation},
     predictor::Predictor,
 };
 use nephros_train::config::Config;
@@ -22,14 +22,19 @@ use crate::{
 pub fn load(args: &ModelArgs, global: &Global) -> anyhow::Result<Predictor> {
     let path = find(args.model.as_deref(), global)?;
     let predictor = read(args, &path, global.quiet)?;
-    match predictor.evaluation() {
+    tell_evaluation(predictor.evaluation(), global.quiet);
+    Ok(predictor)
+}
+
+/// Tells on stderr what an evaluation said against a model, or that there was none.
+pub fn tell_evaluation(evaluation: Option<&Evaluation>, quiet: bool) {
+    match evaluation {
         Some(evaluation) if evaluation.gate.refuses() => {
             output::note(&format!("warning: this model failed the gate: {}", evaluation.gate));
         }
-        None if !global.quiet => output::note(&format!("warning: {NOT_EVALUATED}")),
+        None if !quiet => output::note(&format!("warning: {NOT_EVALUATED}")),
         Some(_) | None => {}
     }
-    Ok(predictor)
 }
 
 /// Loads the model to serve, unless its evaluation speaks against it.

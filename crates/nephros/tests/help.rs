@@ -11,7 +11,7 @@ mod common;
 
 use common::Folder;
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "init",
     "ingest",
     "audit",
@@ -21,6 +21,7 @@ const COMMANDS: [&str; 15] = [
     "run",
     "predict",
     "quantize",
+    "export",
     "explain",
     "serve",
     "phantom",

@@ -1,39 +1,26 @@
 //! The folder of a model as MLflow loads it, with the bundle in it.
 
 use anyhow::Context as _;
+use jiff::Timestamp;
+use nephros_core::export::{self, mlflow::Logged};
 use nephros_mlflow::store::NewModel;
-use nephros_train::{files::write_atomic, stages::Project};
-use walkdir::WalkDir;
+use nephros_train::stages::Project;
 
-/// The bundle's folder in it.
-pub const BUNDLE: &str = "bundle";
+pub use nephros_core::export::mlflow::BUNDLE;
 
 /// Writes the folder of a model that is being logged.
 pub fn write(project: &Project, model: &NewModel) -> anyhow::Result<()> {
-    let bundle = project.bundle_dir();
-    for entry in WalkDir::new(&bundle) {
-        let entry = entry?;
-        if entry.file_type().is_file() {
-            let target = model.folder.join(BUNDLE).join(entry.path().strip_prefix(&bundle)?);
-            write_atomic(&target, &fs_err::read(entry.path())?)
-                .with_context(|| format!("cannot write `{}`", target.display()))?;
-        }
+    let bundle = export::Model::load(&project.bundle_dir(), None)?;
+    let created = Timestamp::now().strftime("%Y-%m-%d %H:%M:%S.%6f").to_string();
+    let logged = Logged {
+        created: &created,
+        artifact_path: Some(&model.location),
+        run_id: Some(&model.run),
+        model_id: Some(&model.id),
+    };
+    if let Some(folder) = model.folder.parent() {
+        fs_err::create_dir_all(folder)?;
     }
-    let keras = project.path(&project.config.training.trained_model_path);
-    let mlmodel = format!(
-        "artifact_path: {}\nflavors:\n  python_function:\n    data: data\n    env:\n      virtualenv: python_env.yaml\n    \
-         loader_module: mlflow.tensorflow\n    python_version: 3.11.7\n  tensorflow:\n    data: data\n    \
-         keras_version: 2.12.0\n    model_type: keras\n    save_format: h5\nmodel_id: {}\nmodel_uuid: {}\nrun_id: {}\n",
-        model.location, model.id, model.id, model.run
-    );
-    let files: [(&str, Vec<u8>); 4] = [
-        ("data/model.h5", fs_err::read(keras)?),
-        ("data/keras_module.txt", b"tensorflow.keras".to_vec()),
-        ("data/save_format.txt", b"h5".to_vec()),
-        ("MLmodel", mlmodel.into_bytes()),
-    ];
-    for (name, bytes) in files {
-        write_atomic(&model.folder.join(name), &bytes)?;
-    }
-    Ok(())
+    export::mlflow::write(&model.folder, &bundle, &logged)
+        .with_context(|| format!("cannot write `{}`", model.folder.display()))
 }
