@@ -238,6 +238,7 @@ impl RunRecord {
 }
 
 /// JSON has no NaN and no infinities; MLflow takes them as texts.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 fn write_float<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     if value.is_nan() {
         serializer.serialize_str("NaN")

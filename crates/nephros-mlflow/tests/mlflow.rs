@@ -17,7 +17,7 @@ use std::{
 };
 
 use common::{
-    Project, metric,
+    Project, log_model, metric,
     scripted::{Reply, Scripted},
 };
 use nephros_mlflow::{
@@ -77,7 +77,7 @@ fn full_run(project: &Project) -> (Store, String, String) {
     };
     store.log_inputs(&run, vec![dataset]).unwrap();
     store.log_artifact(&run, &project.file("roc.svg", "<svg/>"), "plots/roc curve.svg").unwrap();
-    let model = project.model(&store, &run);
+    let model = log_model(&store, &run);
     store.register("VGG16Model", &model, &[Entry::new("nephros.gate", "passed")], "jane", false).unwrap();
     store.set_status(&run, RunStatus::Finished).unwrap();
     (store, run, model)
@@ -220,7 +220,7 @@ impl Mlflow {
         while !ready(&self.url()) {
             let log = || fs_err::read_to_string(self.folder.join("server.log")).unwrap();
             assert!(self.process.try_wait().unwrap().is_none(), "the server ended: {}", log());
-            assert!(begun.elapsed() < Duration::from_secs(240), "the server does not answer: {}", log());
+            assert!(begun.elapsed() < Duration::from_mins(4), "the server does not answer: {}", log());
             thread::sleep(Duration::from_millis(300));
         }
     }
@@ -242,8 +242,7 @@ impl Drop for Mlflow {
 }
 
 fn server(url: &str) -> Server {
-    let patience =
-        Patience { attempts: 3, wait: Duration::from_millis(50), silence: Duration::from_secs(60) };
+    let patience = Patience { attempts: 3, wait: Duration::from_millis(50), silence: Duration::from_mins(1) };
     Server::new(&Address { url: url.to_owned(), login: Login::None }, patience)
 }
 

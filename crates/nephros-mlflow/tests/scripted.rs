@@ -7,7 +7,7 @@ mod common;
 use std::{thread, time::Duration};
 
 use common::{
-    Project, metric,
+    Project, log_model, metric,
     scripted::{Reply, Request, Scripted},
 };
 use nephros_mlflow::{
@@ -156,7 +156,7 @@ fn files_that_a_server_does_not_take_stay_and_the_rest_goes() {
 fn a_model_becomes_a_folder_where_the_server_knows_no_models() {
     let project = Project::new();
     let (store, run) = project.run();
-    project.model(&store, &run);
+    log_model(&store, &run);
     let scripted = Scripted::start(|request| Some(one_run(request, "mlflow-artifacts:/4/remote/artifacts")));
     sync::feed(&store, &server(&scripted.url, Login::None), &run).unwrap();
     let uploads: Vec<String> = scripted

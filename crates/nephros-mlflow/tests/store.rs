@@ -6,7 +6,7 @@ mod common;
 
 use std::thread;
 
-use common::{Project, metric, model_folder};
+use common::{Project, log_model, metric, model_folder};
 use nephros_mlflow::{
     models::ModelUri,
     registry::{self, Action, Registry as _, RegistryError},
@@ -109,7 +109,9 @@ fn many_may_make_the_file_and_write_to_it_at_once() {
             })
         })
         .collect();
-    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    for writer in writers {
+        writer.join().unwrap();
+    }
     let store = project.store();
     let runs = store.runs(Some("kidney")).unwrap();
     assert_eq!(runs.len(), 8);
@@ -157,7 +159,7 @@ fn a_moved_project_still_has_its_files() {
 fn a_version_becomes_champion_and_the_history_tells() {
     let project = Project::new();
     let (store, run) = project.run();
-    let models = [(); 2].map(|()| project.model(&store, &run));
+    let models = [(); 2].map(|()| log_model(&store, &run));
     let register = |model: &str| {
         store.register("VGG16Model", model, &[Entry::new("nephros.gate", "passed")], "jane", false)
     };
@@ -190,7 +192,7 @@ fn a_version_becomes_champion_and_the_history_tells() {
 fn a_model_is_found_by_each_of_its_names() {
     let project = Project::new();
     let (store, run) = project.run();
-    let model = project.model(&store, &run);
+    let model = log_model(&store, &run);
     store.register("VGG16Model", &model, &[], "jane", false).unwrap();
     registry::promote(&store, "VGG16Model", 1, "champion", "jane", false).unwrap();
     let bundle = store.logged_model(&model).unwrap().unwrap().folder.join("bundle");

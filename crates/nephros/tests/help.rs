@@ -11,7 +11,7 @@ mod common;
 
 use common::Folder;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 18] = [
     "init",
     "ingest",
     "audit",
@@ -27,6 +27,8 @@ const COMMANDS: [&str; 16] = [
     "phantom",
     "demo",
     "bench",
+    "runs",
+    "models",
     "completions",
 ];
 

@@ -1,13 +1,14 @@
 //! What the built binary records of its trainings, and what becomes of the models.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests may fail as tests do")]
 #![cfg(unix)]
 
 mod common;
 
 use std::{
     io::{BufRead as _, BufReader},
-    process::Stdio,
+    path::Path,
+    process::{Command, Stdio},
 };
 
 use common::{Folder, Run, signal};
@@ -108,6 +109,7 @@ fn forced_to_champion(folder: &Folder, run: &str) {
         let predict = ["predict", "--json", "--model", uri, image.to_str().unwrap()];
         assert!(lines(folder, &predict)[0]["label"].is_string());
     }
+    mlflow_loads_the_same(folder, run);
     let wrong = folder.run(&["predict", "--model", "models:/VGG16Model@best", "a.png"]);
     assert_eq!(wrong.code, 1);
     insta::assert_snapshot!(wrong.stderr, @r"
@@ -116,6 +118,33 @@ fn forced_to_champion(folder: &Folder, run: &str) {
     ");
     let quantized = folder.run(&["quantize", "--model", "models:/VGG16Model/1", "--calibrate", "cohort"]);
     assert_eq!(quantized.code, 2, "{}", quantized.stderr);
+}
+
+/// The real MLflow finds the model by each of its names.
+fn mlflow_loads_the_same(folder: &Folder, run: &str) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let python = root.join("target/interop/mlflow3/bin/python");
+    if !python.exists() {
+        let missing = "left out: MLflow loads the model (run scripts/setup-interop)";
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{missing}");
+        println!("{missing}");
+        return;
+    }
+    let script = root.canonicalize().unwrap().join("scripts/interop/mlflow_load.py");
+    let run = format!("runs:/{run}/model");
+    let names =
+        ["models:/VGG16Model@champion", "models:/VGG16Model/1", "models:/VGG16Model/Production", &run];
+    let mut command = Command::new(python);
+    command.arg(script).args(["sqlite:///mlflow.db", "64", "64"]).args(names).current_dir(folder.root());
+    let output = command.output().unwrap();
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}{errors}");
+    let outputs: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let rows = outputs[names[0]].as_array().unwrap();
+    assert_eq!((rows.len(), rows[0].as_array().unwrap().len()), (3, 2));
+    for name in names {
+        assert_eq!(outputs[name], outputs[names[0]], "{name}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Files of runs and models, through the server's own artifact service.
 
-use std::{io, path::Path};
+use std::{fmt::Write as _, io, path::Path};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -125,7 +125,8 @@ fn encoded(path: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
             text.push(char::from(byte));
         } else {
-            text += &format!("%{byte:02X}");
+            // Writing to a String cannot fail.
+            let _ = write!(text, "%{byte:02X}");
         }
     }
     text

@@ -26,6 +26,9 @@ pub const RUN_TAG: &str = "nephros.run_id";
 /// Tag of a model's copy that holds the id of the model in the embedded store.
 pub const MODEL_TAG: &str = "nephros.model_id";
 
+/// What JSON adds to a metric or an entry, beside that a byte of a text may become six.
+const FRAME: usize = 120;
+
 /// Start of all paths.
 const API: &str = "/api/2.0/mlflow";
 /// Limits of MLflow for one batch.
@@ -244,8 +247,6 @@ fn within_limits(batch: &Batch) -> Vec<Batch> {
         }
         bytes += added;
     };
-    // What JSON adds to a metric or an entry; a character of a text may become six.
-    const FRAME: usize = 120;
     for param in &batch.params {
         room(&mut part, FRAME + 6 * (param.key.len() + param.value.len()), &mut parts);
         part.params.push(param.clone());

@@ -99,7 +99,7 @@ impl Server {
                 found.extend(self.part::<Vec<VersionBody>>(&answer, "model_versions")?);
             }
             match answer["next_page_token"].as_str() {
-                Some(next) if !next.is_empty() => token = next.to_owned(),
+                Some(next) if !next.is_empty() => next.clone_into(&mut token),
                 _ => break,
             }
         }
@@ -166,7 +166,7 @@ impl Registry for Server {
             let models = answer["registered_models"].as_array().cloned().unwrap_or_default();
             names.extend(models.iter().filter_map(|model| model["name"].as_str()).map(str::to_owned));
             match answer["next_page_token"].as_str() {
-                Some(next) if !next.is_empty() => token = next.to_owned(),
+                Some(next) if !next.is_empty() => next.clone_into(&mut token),
                 _ => break,
             }
         }

@@ -125,20 +125,19 @@ impl Registry for Store {
         Ok(self.change(|connection| set_tag(connection, name, version, tag))?)
     }
 
-    fn fetch(&self, source: &Source, cache: &Path) -> Result<PathBuf, RegistryError> {
+    fn fetch(&self, source: &Source, _cache: &Path) -> Result<PathBuf, RegistryError> {
         match source {
-            Source::Model(id) => {
-                let missing = || nothing_to_load(&format!("models:/{id}"));
-                loadable(&self.logged_model(id)?.ok_or_else(missing)?.folder)
-            }
+            Source::Model(id) => self.fetch_model(id),
             Source::Run { run, path } => self.fetch_from_run(run, path),
-            Source::Version(version) => match version.source.strip_prefix("models:/") {
-                Some(id) => self.fetch(&Source::Model(id.to_owned()), cache),
-                None => match version.source.strip_prefix("runs:/").and_then(|rest| rest.split_once('/')) {
-                    Some((run, path)) => self.fetch_from_run(run, path),
-                    None => loadable(&self.located(&version.source)),
-                },
-            },
+            Source::Version(version) => {
+                let (model, run) =
+                    (version.source.strip_prefix("models:/"), version.source.strip_prefix("runs:/"));
+                match (model, run.and_then(|rest| rest.split_once('/'))) {
+                    (Some(id), _) => self.fetch_model(id),
+                    (_, Some((run, path))) => self.fetch_from_run(run, path),
+                    _ => loadable(&self.located(&version.source)),
+                }
+            }
         }
     }
 }
@@ -147,6 +146,11 @@ impl Store {
     /// Tags of a version.
     pub(crate) fn version_tags(&self, name: &str, version: u32) -> Result<Vec<Entry>, StoreError> {
         self.read(|connection| tags(connection, name, version))
+    }
+
+    fn fetch_model(&self, id: &str) -> Result<PathBuf, RegistryError> {
+        let missing = || nothing_to_load(&format!("models:/{id}"));
+        loadable(&self.logged_model(id)?.ok_or_else(missing)?.folder)
     }
 
     /// A folder of a run; without one of that name, the model that the run logged under it.

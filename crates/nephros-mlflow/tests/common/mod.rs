@@ -44,18 +44,18 @@ impl Project {
         let run = store.create_run(&new_run()).unwrap();
         (store, run)
     }
+}
 
-    /// Logs a model folder as a model of a run.
-    pub fn model(&self, store: &Store, run: &str) -> String {
-        let model = store.begin_model(run, "model").unwrap();
-        for (name, content) in model_folder() {
-            let path = model.folder.join(name);
-            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
-            fs_err::write(path, content).unwrap();
-        }
-        store.finish_model(&model, &[Entry::new("nephros.model", "compact-0a1b2c3d")]).unwrap();
-        model.id
+/// Logs a model folder as a model of a run.
+pub fn log_model(store: &Store, run: &str) -> String {
+    let model = store.begin_model(run, "model").unwrap();
+    for (name, content) in model_folder() {
+        let path = model.folder.join(name);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(path, content).unwrap();
     }
+    store.finish_model(&model, &[Entry::new("nephros.model", "compact-0a1b2c3d")]).unwrap();
+    model.id
 }
 
 pub fn new_run() -> NewRun {
