@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use error::BundleError;
+pub(crate) use evaluation::read as read_evaluation;
 pub use evaluation::{Admission, Evaluation, Finding, FindingCode, Forced, Gate, admit, record_evaluation};
 pub use golden::{GOLDEN_TOLERANCE, GOLDEN_TOLERANCE_INT8};
 pub use quantization::{CalibrationSet, Holdout, Quantization, Quantized};

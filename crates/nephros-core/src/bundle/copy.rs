@@ -1,10 +1,12 @@
-//! A bundle beside another: every file that it names, verified on the way.
+//! A bundle beside another: every file that it names, verified on the way, and its verdict.
 
 use std::path::Path;
 
 use super::{
-    Bundle, BundleError, BundleMeta, GOLDEN_FILE, INPUT_GATE_FILE, META_FILE, WEIGHTS_FILE, meta_bytes,
-    quantization::{GOLDEN_INT8_FILE, WEIGHTS_INT8_FILE},
+    Bundle, BundleError, BundleMeta, GOLDEN_FILE, INPUT_GATE_FILE, META_FILE, WEIGHTS_FILE,
+    evaluation::{EVALUATION_FILE, FORCED_FILE},
+    meta_bytes,
+    quantization::{GOLDEN_INT8_FILE, WEIGHTS_INT8_FILE, copy},
     read_meta, read_verified,
 };
 use crate::weights::write_synced;
@@ -23,12 +25,15 @@ impl Bundle {
         for (name, digest) in files(&meta) {
             write_synced(&to.join(name), &read_verified(&from.join(name), digest)?)?;
         }
+        for name in [EVALUATION_FILE, FORCED_FILE] {
+            copy(&from.join(name), &to.join(name))?;
+        }
         write_synced(&to.join(META_FILE), &meta_bytes(to, &meta)?)?;
         Ok(meta)
     }
 }
 
-/// Name and SHA-256 of every file but `bundle.json`.
+/// Name and SHA-256 of every file that `bundle.json` names.
 fn files(meta: &BundleMeta) -> Vec<(&'static str, &str)> {
     let mut files =
         vec![(WEIGHTS_FILE, meta.weights_sha256.as_str()), (GOLDEN_FILE, meta.golden_sha256.as_str())];

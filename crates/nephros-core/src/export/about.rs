@@ -43,8 +43,8 @@ pub struct About {
 }
 
 impl About {
-    pub(super) fn of_bundle(meta: BundleMeta) -> Self {
-        let evaluation = match &meta.evaluation {
+    pub(super) fn of_bundle(meta: BundleMeta, evaluation: Option<&Evaluation>) -> Self {
+        let evaluation = match evaluation {
             None => "never evaluated".to_owned(),
             Some(Evaluation { gate, .. }) if gate.refuses() => format!("refused: {gate}"),
             Some(_) => "passed".to_owned(),

@@ -20,7 +20,7 @@ pub use about::About;
 pub use error::ExportError;
 
 use crate::{
-    bundle::{Bundle, Evaluation},
+    bundle::{Bundle, Evaluation, read_evaluation},
     digest::sha256,
     keras::{self, KerasModel, ModelFile, Optimizer},
     network::{Architecture, NetworkError},
@@ -77,6 +77,7 @@ impl Model {
             return Err(ModelError::Normalization { path: path.to_owned(), expected, got });
         }
         check_labels(&meta.labels)?;
+        let evaluation = read_evaluation(path, &meta)?;
         let size = meta.preprocessing.image_size;
         let mut weights = Weights::default();
         for (key, shape) in meta.architecture.expected_shapes(meta.labels.len(), meta.hidden_units, size) {
@@ -87,10 +88,10 @@ impl Model {
             hidden_units: meta.hidden_units,
             weights,
             frozen: frozen(meta.architecture, &meta.params),
-            evaluation: meta.evaluation.clone(),
+            about: About::of_bundle(meta, evaluation.as_ref()),
+            evaluation,
             assumption: None,
             bundle: Some(path.to_owned()),
-            about: About::of_bundle(meta),
         })
     }
 

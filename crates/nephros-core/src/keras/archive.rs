@@ -128,7 +128,7 @@ fn config(model: &ModelFile<'_>, layers: &[KerasLayer]) -> Value {
     }
     let config = json!({"name": MODEL_NAME, "trainable": true, "layers": entries,
         "input_layers": [[INPUT_NAME, 0, 0]], "output_layers": [[previous, 0, 0]]});
-    let mut model_json = object("keras", "Functional", config);
+    let mut model_json = object("keras.src.models.functional", "Functional", config);
     if model.classes.is_some() {
         model_json["compile_config"] = compile_config(model);
     }
