@@ -72,6 +72,10 @@ miri *ARGS:
     MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-permissive-provenance -Zmiri-tree-borrows" \
         cargo +nightly miri test --locked -p nephros-conv --test tiny -- {{ ARGS }}
 
+# The notebooks of research/, from start to end, where their environment is installed.
+notebooks:
+    scripts/check-notebooks
+
 # Trains on a drawn cohort and serves the result.
 demo *ARGS:
     cargo run --release -- demo {{ ARGS }}

@@ -1,14 +1,16 @@
 """Loads models that nephros wrote: predicts, evaluates and trains one step.
 
-Usage: check_models.py FOLDER. Every FOLDER/*.h5 is loaded with its compile state. Prints a JSON
-object on the last line: file name to outputs of the fixed input, the shapes, the names of the
-layers, and the loss before and after a step.
+Usage: check_models.py FOLDER. Every FOLDER/*.h5 is loaded with its compile state, and in Keras 3
+every FOLDER/*.keras. Prints a JSON object on the last line: file name to outputs of the fixed
+input, the shapes, the names of the layers, what was warned of while loading, and the loss before
+and after a step.
 """
 
 import json
 import os
 import pathlib
 import sys
+import warnings
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -20,7 +22,9 @@ from fixed_input import fixed_input
 
 
 def check(path):
-    model = tf.keras.models.load_model(path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = tf.keras.models.load_model(path)
     images = fixed_input(model.input_shape[1:])
     outputs = model.predict(images, verbose=0)
     result = {
@@ -29,6 +33,7 @@ def check(path):
         "layers": [layer.name for layer in model.layers],
         "trainable": [layer.trainable for layer in model.layers],
         "optimizer": None,
+        "warnings": [str(warning.message) for warning in caught],
     }
     # A base model is not compiled; Keras 3 then has no such attribute.
     if getattr(model, "optimizer", None) is not None:
@@ -43,7 +48,9 @@ def check(path):
 
 def main():
     folder = pathlib.Path(sys.argv[1])
-    results = {path.name: check(path) for path in sorted(folder.glob("*.h5"))}
+    keras_3 = not tf.keras.__version__.startswith("2.")
+    paths = [*folder.glob("*.h5"), *(folder.glob("*.keras") if keras_3 else [])]
+    results = {path.name: check(path) for path in sorted(paths)}
     print(json.dumps({"keras": tf.keras.__version__, "models": results}))
 
 

@@ -87,7 +87,11 @@ def main():
         model.save(folder / name)
         outputs = model.predict(fixed_input(model.input_shape[1:]), verbose=0)
         results[name] = outputs.reshape(len(outputs), -1).tolist()
-    if tf.keras.__version__.startswith("2."):
+    if not tf.keras.__version__.startswith("2."):
+        for name in ("model", "hidden", "nested"):
+            models[f"{name}.h5"].save(folder / f"{name}.keras")
+            results[f"{name}.keras"] = results[f"{name}.h5"]
+    else:
         # Keras 3 writes another kind of weights file; the published ones are of this kind.
         models["base_model.h5"].save_weights(folder / "notop_weights.h5")
     print(json.dumps({"keras": tf.keras.__version__, "models": results}))

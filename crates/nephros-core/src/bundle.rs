@@ -9,6 +9,7 @@
 //! `input_gate.safetensors`, with which a picture is compared before it gets a label: see
 //! [`InputGate`]. An evaluation adds `evaluation.json`, its [`Evaluation`].
 
+mod copy;
 mod error;
 mod evaluation;
 mod golden;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use error::BundleError;
+pub(crate) use evaluation::read as read_evaluation;
 pub use evaluation::{Admission, Evaluation, Finding, FindingCode, Forced, Gate, admit, record_evaluation};
 pub use golden::{GOLDEN_TOLERANCE, GOLDEN_TOLERANCE_INT8};
 pub use quantization::{CalibrationSet, Holdout, Quantization, Quantized};
@@ -423,7 +425,8 @@ fn fill_folder(folder: &Path, files: &[(&str, Vec<u8>)]) -> io::Result<()> {
     files.iter().try_for_each(|(name, bytes)| write_synced(&folder.join(name), bytes))
 }
 
-fn swap_in(fresh: &Path, dir: &Path) -> io::Result<()> {
+/// Gives the folder `fresh` the name `dir`; a folder that has it is moved aside first and removed last.
+pub(crate) fn swap_in(fresh: &Path, dir: &Path) -> io::Result<()> {
     if !dir.try_exists()? {
         return fs_err::rename(fresh, dir);
     }

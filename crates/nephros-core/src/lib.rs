@@ -1,6 +1,6 @@
 //! Pixels in, probability and explanation out.
 //!
-//! Decoding, preprocessing, network definitions, Keras files and model bundles. No network, clock,
+//! Decoding, preprocessing, network definitions, model bundles, and files of other programs. No network, clock,
 //! environment, async or global randomness: what comes out depends on what goes in.
 
 pub mod abstention;
@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod calibration;
 pub mod digest;
 pub mod explain;
+pub mod export;
 pub mod hint;
 pub mod input_gate;
 pub mod keras;

@@ -27,7 +27,7 @@ const GROUP: usize = 32;
 #[non_exhaustive]
 pub enum ModelError {
     /// The path is neither a bundle folder nor a Keras file.
-    #[error("`{path}` is not a model: expected a bundle folder or a Keras `.h5` file")]
+    #[error("`{path}` is not a model: expected a bundle folder or a Keras `.h5` or `.keras` file")]
     NotAModel {
         /// The path.
         path: PathBuf,
@@ -136,7 +136,7 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// Loads a bundle folder or a Keras file (`.h5`).
+    /// Loads a bundle folder or a Keras file (`.h5`, `.keras`).
     ///
     /// A bundle brings its own preprocessing; `normalization` may only confirm it. A Keras file
     /// says neither how its images were prepared nor what its outputs mean: `normalization` is
@@ -159,11 +159,8 @@ impl Predictor {
         precision: Option<Precision>,
     ) -> Result<Self, ModelError> {
         if path.is_file() {
-            let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
-            let keras = ["h5", "hdf5", "keras"].iter().any(|known| extension == *known);
-            let not_a_model = || ModelError::NotAModel { path: path.to_owned() };
             return match precision {
-                _ if !keras => Err(not_a_model()),
+                _ if !keras::is_named_so(path) => Err(ModelError::NotAModel { path: path.to_owned() }),
                 Some(Precision::Int8) => Err(BundleError::NotQuantized { path: path.to_owned() }.into()),
                 _ => Self::load_keras(path, normalization),
             };
@@ -435,7 +432,7 @@ impl PredictError {
     }
 }
 
-fn check_labels(labels: &[String]) -> Result<(), ModelError> {
+pub(crate) fn check_labels(labels: &[String]) -> Result<(), ModelError> {
     let repeated = labels.iter().enumerate().any(|(index, label)| labels[..index].contains(label));
     if labels.len() < 2 || repeated || labels.iter().any(String::is_empty) {
         return Err(ModelError::Labels { got: labels.to_vec() });
@@ -444,14 +441,14 @@ fn check_labels(labels: &[String]) -> Result<(), ModelError> {
 }
 
 /// The class folders of the reference, sorted as Keras does; numbers for any other count.
-fn assumed_labels(classes: usize) -> Vec<String> {
+pub(crate) fn assumed_labels(classes: usize) -> Vec<String> {
     match classes {
         2 => vec!["Normal".to_owned(), "Tumor".to_owned()],
         _ => (0..classes).map(|class| format!("class_{class}")).collect(),
     }
 }
 
-fn assumption(path: &Path, normalization: Option<Normalization>, labels: &[String]) -> String {
+pub(crate) fn assumption(path: &Path, normalization: Option<Normalization>, labels: &[String]) -> String {
     let (path, labels) = (path.display(), labels.join(", "));
     match normalization {
         Some(_) => format!("`{path}` does not name its classes: assumed {labels}"),

@@ -4,7 +4,7 @@ mod file;
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     io::{self, Write as _},
     ops::Range,
     path::{Path, PathBuf},
@@ -223,6 +223,19 @@ impl Weights {
     /// # Errors
     /// [`WeightsError::Length`] and [`WeightsError::Format`].
     pub fn to_bytes(&self) -> Result<Vec<u8>, WeightsError> {
+        self.encode(None)
+    }
+
+    /// As [`Self::to_bytes`], with a text about the model as `nephros` in the file's metadata.
+    ///
+    /// # Errors
+    /// As [`Self::to_bytes`].
+    pub fn to_bytes_about(&self, about: &str) -> Result<Vec<u8>, WeightsError> {
+        // One key alone: several would be written in an order that changes.
+        self.encode(Some(HashMap::from([("nephros".to_owned(), about.to_owned())])))
+    }
+
+    fn encode(&self, metadata: Option<HashMap<String, String>>) -> Result<Vec<u8>, WeightsError> {
         let mut arrays = Vec::with_capacity(self.0.len());
         for (key, tensor) in &self.0 {
             tensor.check_length(key)?;
@@ -235,7 +248,7 @@ impl Weights {
             .map(|(key, shape, bytes)| Ok((*key, TensorView::new(Dtype::F32, (*shape).clone(), bytes)?)))
             .collect::<Result<Vec<_>, _>>()
             .map_err(format)?;
-        serialize(views, None).map_err(format)
+        serialize(views, metadata).map_err(format)
     }
 
     /// Writes a safetensors file under a temporary name and renames it.
@@ -286,8 +299,16 @@ impl Tensor {
 
 /// Writes a file under a temporary name and renames it; on an error the file at `path` is as it was.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_with(path, |temporary| write_synced(temporary, bytes))
+}
+
+/// As [`replace_file`], of what `write` makes under the temporary name.
+pub(crate) fn replace_with<E: From<io::Error>>(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
     let temporary = temporary_sibling(path);
-    let written = write_synced(&temporary, bytes).and_then(|()| fs_err::rename(&temporary, path));
+    let written = write(&temporary).and_then(|()| Ok(fs_err::rename(&temporary, path)?));
     if written.is_err() {
         // The first error is the one to tell; the temporary file may not even exist.
         let _ = fs_err::remove_file(&temporary);

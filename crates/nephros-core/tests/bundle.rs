@@ -421,7 +421,10 @@ fn a_predictor_comes_from_a_bundle_only_with_its_own_normalization() {
     let other = Predictor::load(&saved.bundle, Some(Normalization::Caffe)).unwrap_err();
     assert!(matches!(other, ModelError::Normalization { got: Normalization::Caffe, .. }), "{other}");
     let file = Predictor::load(&saved.bundle.join("bundle.json"), None).unwrap_err();
-    assert!(file.to_string().ends_with("is not a model: expected a bundle folder or a Keras `.h5` file"));
+    assert!(
+        file.to_string()
+            .ends_with("is not a model: expected a bundle folder or a Keras `.h5` or `.keras` file")
+    );
     let nothing = Predictor::load(&saved.bundle.join("nothing"), None).unwrap_err();
     assert!(matches!(nothing, ModelError::Bundle(BundleError::NotFound { .. })), "{nothing}");
 }

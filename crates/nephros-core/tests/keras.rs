@@ -1,8 +1,12 @@
-//! Keras files, written and read back; the real Keras is met in `nephros-train/tests/tensorflow.rs`.
+//! Keras files, written and read back; the real Keras is met in `export_peers.rs` and in
+//! `nephros-train/tests/tensorflow.rs`.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 use nephros_core::{
     hint::Hint,
@@ -10,6 +14,7 @@ use nephros_core::{
     network::Architecture,
     weights::{Tensor, Weights},
 };
+use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 /// A size that every network takes.
 const SMALL: [usize; 3] = [64, 64, 3];
@@ -57,6 +62,14 @@ fn compact_file(folder: &Path) -> (PathBuf, Weights) {
     let path = folder.join("model.h5");
     keras::write_model(&path, &model_file(&weights, Architecture::Compact, SMALL)).unwrap();
     (path, weights)
+}
+
+/// The same model in both kinds of file.
+fn compact_files(folder: &Path) -> [PathBuf; 2] {
+    let (h5, weights) = compact_file(folder);
+    let archive = folder.join("model.keras");
+    keras::write_archive(&archive, &model_file(&weights, Architecture::Compact, SMALL), "{}").unwrap();
+    [h5, archive]
 }
 
 #[test]
@@ -126,11 +139,8 @@ fn missing_and_misshapen_weights_are_not_written() {
 fn other_files_are_described() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.h5");
-    let cases: [(&[u8], &str); 3] = [
-        (b"", "it is empty"),
-        (b"PK\x03\x04\x14\x00", "it is a zip archive, as `.keras` files are"),
-        (b"<!DOCTYPE html><html>", "it starts with `<!DOCTYPE html><`"),
-    ];
+    let cases: [(&[u8], &str); 2] =
+        [(b"", "it is empty"), (b"<!DOCTYPE html><html>", "it starts with `<!DOCTYPE html><`")];
     for (bytes, begin) in cases {
         fs_err::write(&path, bytes).unwrap();
         let error = keras::read_model(&path).unwrap_err();
@@ -145,21 +155,72 @@ fn other_files_are_described() {
 #[test]
 fn truncated_files_are_errors() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, _) = compact_file(folder.path());
-    let whole = fs_err::read(&path).unwrap();
-    let lengths = (0..200).map(|step| step * whole.len() / 200).chain(0..600).chain([whole.len() - 1]);
-    for length in lengths {
-        fs_err::write(&path, &whole[..length]).unwrap();
-        assert!(keras::read_model(&path).is_err(), "the first {length} of {} bytes were read", whole.len());
+    for path in compact_files(folder.path()) {
+        let whole = fs_err::read(&path).unwrap();
+        let lengths = (0..200).map(|step| step * whole.len() / 200).chain(0..600).chain([whole.len() - 1]);
+        for length in lengths {
+            fs_err::write(&path, &whole[..length]).unwrap();
+            let read = keras::read_model(&path);
+            assert!(read.is_err(), "the first {length} bytes of `{}` were read", path.display());
+        }
     }
+}
+
+/// An archive of these files, deflated.
+fn archive(path: &Path, files: &[(&str, &[u8])]) {
+    let mut archive = ZipWriter::new(fs_err::File::create(path).unwrap());
+    let deflated = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
+    for (name, bytes) in files {
+        archive.start_file(*name, deflated).unwrap();
+        archive.write_all(bytes).unwrap();
+    }
+    archive.finish().unwrap();
+}
+
+#[test]
+fn archives_of_something_else_are_described() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.keras");
+    let zeros = vec![0; 8 << 20];
+    let config: (&str, &[u8]) = ("config.json", b"{}");
+    let metadata: (&str, &[u8]) = ("metadata.json", b"{}");
+    let cases: [(&[(&str, &[u8])], &str); 3] = [
+        (&[("notes.txt", b"")], "no `config.json` in the archive, as `.keras` files have"),
+        (&[config, metadata], "no `model.weights.h5` in the archive, as `.keras` files have"),
+        (
+            &[config, metadata, ("model.weights.h5", b"not HDF5")],
+            "damaged at the superblock of `model.weights.h5`",
+        ),
+    ];
+    for (files, expected) in cases {
+        archive(&path, files);
+        let error = keras::read_model(&path).unwrap_err();
+        assert_eq!(error.kind.to_string(), expected);
+    }
+    archive(&path, &[config, metadata, ("model.weights.h5", &zeros)]);
+    // A Keras file is not compressed; 16 times its own size is more than it holds.
+    let limit = 16 * fs_err::metadata(&path).unwrap().len();
+    let error = keras::read_model(&path).unwrap_err();
+    let expected = format!("`model.weights.h5` in the archive is longer than {limit} bytes");
+    assert_eq!(error.kind.to_string(), expected);
+
+    fs_err::write(&path, b"PK\x03\x04\x14\x00").unwrap();
+    let error = keras::read_model(&path).unwrap_err();
+    assert_eq!(error.kind.to_string(), "cannot be used as a zip archive");
+    assert!(error.hint().is_some());
 }
 
 /// Flips bytes of the file: reading must end in a model or an error, not in a panic.
 #[test]
 fn damaged_files_do_not_panic() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, _) = compact_file(folder.path());
-    let whole = fs_err::read(&path).unwrap();
+    for path in compact_files(folder.path()) {
+        damage(&path);
+    }
+}
+
+fn damage(path: &Path) {
+    let whole = fs_err::read(path).unwrap();
     // Structures lie at both ends; the middle is weights.
     let edge = 24_000.min(whole.len() / 2);
     let mut state = 1_u64;
@@ -175,9 +236,9 @@ fn damaged_files_do_not_panic() {
             let place = if next(2) == 0 { place } else { whole.len() - 1 - place };
             bytes[place] = next(256) as u8;
         }
-        fs_err::write(&path, &bytes).unwrap();
-        refused += usize::from(keras::read_model(&path).is_err());
-        let _ = keras::read_weights(&path);
+        fs_err::write(path, &bytes).unwrap();
+        refused += usize::from(keras::read_model(path).is_err());
+        let _ = keras::read_weights(path);
     }
     assert!(refused > 0, "no flip reached a structure");
 }

@@ -1,5 +1,7 @@
 //! How long work tells where it is, and how it is told to stop.
 
+use crate::{split::Split, stages::Dataset, train::history::Epoch};
+
 /// What the numbers of a task count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
@@ -16,6 +18,23 @@ pub trait Progress: Sync {
 
     /// Whether the user asked to stop; checked between images, batches and blocks.
     fn is_cancelled(&self) -> bool;
+
+    /// A training begins, or goes on after an interruption.
+    fn training(&self, _training: &Training<'_>) {}
+
+    /// An epoch is done; after an interruption also those that were done before it.
+    fn epoch(&self, _epoch: &Epoch) {}
+}
+
+/// A training that begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Training<'a> {
+    /// Digest of everything that it depends on: one with the same digest goes on from its checkpoint.
+    pub digest: &'a str,
+    /// The images.
+    pub dataset: &'a Dataset,
+    /// Which of them are for what.
+    pub split: &'a Split,
 }
 
 /// One running task.

@@ -136,6 +136,15 @@ fn config_keys_and_digests() {
     insta::assert_snapshot!(config("# sha256: …", "sha256: 12ab"), @r"
     error: `config/config.yaml` line 17: `sha256`: expected 64 hexadecimal digits, got `12ab`
     ");
+    let name = config("registered_model_name: VGG16Model", "registered_model_name: kidney/ct");
+    assert!(name.contains("expected a name without `/`, `:` and `@`, got `kidney/ct`"), "{name}");
+}
+
+#[test]
+fn the_reference_has_no_section_for_mlflow() {
+    let (reference, _) = CONFIG_TEMPLATE.split_once("mlflow:\n").unwrap();
+    let config = |text| Config::parse(Path::new("config.yaml"), text).unwrap();
+    assert_eq!(config(reference), config(CONFIG_TEMPLATE));
 }
 
 #[test]

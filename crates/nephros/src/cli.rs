@@ -179,6 +179,24 @@ or, for a file that cannot be read:
   nephros quantize --model model --calibrate train --out model-int8 --json
   nephros quantize --calibrate train --tolerance 0.01     allow one label in a hundred to change")]
     Quantize(QuantizeArgs),
+    /// Write a model for another program: ONNX, Keras, safetensors, or a folder for MLflow
+    ///
+    /// Files are of the network itself, in f32: images go in resized and scaled as the message and
+    /// the file say, and probabilities come out before calibration and abstention. Each file names
+    /// the labels, the preprocessing and the temperature: docs/formats.md.
+    ///
+    /// A file that is there is replaced, and so is a folder that holds an MLflow model. The model is
+    /// found as for predict.
+    #[command(after_help = "Examples:
+  nephros export --format onnx
+  nephros export --format keras --model bundle --out kidney.keras
+  nephros export --format onnx --model model.h5 --preprocessing unit
+  nephros export --format mlflow --out kidney-model --json
+
+The line of --json; temperature is null where the model has no calibration:
+  {\"path\":\"model.onnx\",\"format\":\"onnx\",\"model\":\"vgg16-3f6c…\",\"bytes\":59067390,
+   \"labels\":[\"Normal\",\"Tumor\"],\"preprocessing\":{\"image_size\":[224,224,3],…},\"temperature\":1.4}")]
+    Export(ExportArgs),
     /// Show where a model looks, and check the map
     ///
     /// Writes a PNG for each image: the slice, the heat map over it with a colour bar, and whether
@@ -238,6 +256,30 @@ A line of --json, with falls of the log-odds; null where no check could be made:
   nephros bench quantize --weights w.safetensors --input x.f32 --out w.int8.safetensors
   nephros bench forward --precision int8 --weights w.int8.safetensors --input x.f32")]
     Bench(BenchArgs),
+    /// Look at recorded runs, and send them to an MLflow server
+    ///
+    /// Every training is recorded in mlflow.db, with files in mlruns/, where `mlflow ui` shows it too. With
+    /// MLFLOW_TRACKING_URI set to a server's address the server gets it while it happens; what a server
+    /// missed because it was down, `sync` sends. MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN, or
+    /// ~/.mlflow/credentials log in; MLFLOW_EXPERIMENT_NAME names the experiment.
+    #[command(after_help = "Examples:
+  nephros runs list
+  nephros runs show 3f6c                 a run by the start of its id
+  nephros runs compare 3f6c a01b
+  MLFLOW_TRACKING_URI=http://127.0.0.1:5000 nephros runs sync")]
+    Runs(RunsArgs),
+    /// Versions of registered models: list, promote, demote, history
+    ///
+    /// `nephros evaluate` registers a model that passes the gate. The registry is that of the server in
+    /// MLFLOW_TRACKING_URI or, without one, of mlflow.db. Wherever a command takes --model, it takes
+    /// models:/NAME@champion, models:/NAME/3, models:/NAME/Production and runs:/RUN/model.
+    #[command(after_help = "Examples:
+  nephros models list
+  nephros models promote 3                       version 3 is champion now
+  nephros models promote 4 --alias challenger
+  nephros models history
+  nephros predict --model models:/VGG16Model@champion slice.png")]
+    Models(ModelsArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Examples:
   nephros completions bash > /etc/bash_completion.d/nephros
@@ -353,6 +395,42 @@ pub struct QuantizeArgs {
     pub json: bool,
 }
 
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// What to write
+    #[arg(long, value_enum)]
+    pub format: ExportFormat,
+    /// Model bundle (a folder) or Keras model (.h5, .keras)
+    #[arg(long, value_name = "BUNDLE|FILE.h5")]
+    pub model: Option<PathBuf>,
+    /// Scaling of the pixels that a Keras model was trained with; a bundle knows its own
+    #[arg(long, value_name = "SCALING", value_enum)]
+    pub preprocessing: Option<Scaling>,
+    /// File to write, or folder for mlflow; by default model.onnx, model.keras, model.h5,
+    /// model.safetensors or mlflow-model in the current folder
+    #[arg(long, value_name = "PATH")]
+    pub out: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a model is exported as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// ONNX file version 8, operators 13: onnxruntime, OpenVINO, TensorRT
+    Onnx,
+    /// The archive of Keras 3
+    Keras,
+    /// HDF5 that TensorFlow 2.12 and Keras 3 load and train further
+    H5,
+    /// The arrays alone, under torchvision's keys
+    Safetensors,
+    /// A folder with the flavors onnx, tensorflow and python_function, and the bundle
+    Mlflow,
+}
+
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
@@ -412,13 +490,13 @@ impl From<ExplainMethod> for Method {
 /// Which model, and how its input was scaled.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// Model bundle (a folder) or Keras model (.h5)
-    #[arg(long, value_name = "BUNDLE|FILE.h5")]
+    /// Model bundle (a folder), Keras model (.h5, .keras) or registered model, such as models:/NAME@champion
+    #[arg(long, value_name = "BUNDLE|FILE.h5|models:/…")]
     pub model: Option<PathBuf>,
-    /// Scaling of the pixels that a .h5 model was trained with; a bundle knows its own
+    /// Scaling of the pixels that a Keras model was trained with; a bundle knows its own
     #[arg(long, value_name = "SCALING", value_enum)]
     pub preprocessing: Option<Scaling>,
-    /// Arithmetic of the convolutions; a bundle knows its default, a .h5 model has f32 only
+    /// Arithmetic of the convolutions; a bundle knows its default, a Keras model has f32 only
     #[arg(long, value_name = "PRECISION", value_enum)]
     pub precision: Option<Precision>,
 }
@@ -646,6 +724,102 @@ impl From<InstructionSet> for Isa {
             InstructionSet::Avx512 => Self::Avx512,
         }
     }
+}
+
+/// Arguments of `runs`.
+#[derive(Debug, Args)]
+pub struct RunsArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: RunsAction,
+}
+
+/// What can be done with runs.
+#[derive(Debug, Subcommand)]
+pub enum RunsAction {
+    /// All runs, the latest first
+    List {
+        /// Runs of this experiment only
+        #[arg(long, value_name = "NAME")]
+        experiment: Option<String>,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// All that was recorded of a run
+    Show {
+        /// Id of the run, or the start of it
+        run: String,
+        /// Print one JSON line, with every value of every metric
+        #[arg(long)]
+        json: bool,
+    },
+    /// The parameters and metrics that differ
+    Compare {
+        /// Ids of the runs, or their starts
+        #[arg(required = true, num_args = 2..)]
+        runs: Vec<String>,
+        /// Print one JSON line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send what the server in MLFLOW_TRACKING_URI does not have
+    Sync {
+        /// Ids of the runs, or their starts; by default all
+        runs: Vec<String>,
+        /// Send them as new runs, for those that were deleted on the server
+        #[arg(long, requires = "runs")]
+        anew: bool,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Arguments of `models`.
+#[derive(Debug, Args)]
+pub struct ModelsArgs {
+    /// Registered model; by default registered_model_name of config/config.yaml, and all for `list`
+    #[arg(long, global = true, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Print one JSON object a line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub action: ModelsAction,
+}
+
+/// What can be done with registered models.
+#[derive(Debug, Subcommand)]
+pub enum ModelsAction {
+    /// All versions
+    List,
+    /// Register the model of the last training
+    Register {
+        /// Register a model that failed the gate; version and bundle record that
+        #[arg(long)]
+        force: bool,
+    },
+    /// Give a version an alias: champion, if the gate of its evaluation lets it
+    Promote {
+        /// Number of the version
+        version: u32,
+        /// The alias
+        #[arg(long, value_name = "ALIAS", default_value = "champion")]
+        alias: String,
+        /// Promote a model that failed the gate; version and bundle record that
+        #[arg(long)]
+        force: bool,
+    },
+    /// Take an alias from the version that has it
+    Demote {
+        /// The alias
+        #[arg(long, value_name = "ALIAS", default_value = "champion")]
+        alias: String,
+    },
+    /// What became of the versions, the latest last
+    History,
 }
 
 /// Arguments of `completions`.

@@ -5,9 +5,13 @@ use std::{error::Error, io, path::PathBuf, process::ExitCode};
 use nephros_core::{
     bundle::BundleError,
     explain::ExplainError,
+    export::ExportError,
     hint::Hint,
     pixels::DecodeError,
     predictor::{ModelError, PredictError},
+};
+use nephros_mlflow::{
+    registry::RegistryError, server::ServerError, settings::SettingsError, store::StoreError, sync::SyncError,
 };
 use nephros_server::ServeError;
 use nephros_train::{
@@ -20,6 +24,7 @@ use crate::{
     cli::LogFormat,
     interrupt, logging,
     output::{self, StdoutClosed},
+    registry,
 };
 
 /// How a command ended.
@@ -129,6 +134,27 @@ pub enum CliError {
     /// The engine has no 16-bit floats.
     #[error("expected `--precision` f32 or int8, got bf16, which this engine does not have")]
     NoBf16,
+    /// A registered model would be changed.
+    #[error("`{name}` is a registered model, which is not changed")]
+    RegisteredModel {
+        /// As named.
+        name: String,
+    },
+    /// The model of the last training is in no run.
+    #[error("the model of the last training is in no run")]
+    NotRecorded,
+    /// Nothing was recorded yet.
+    #[error("found no runs: `{path}` does not exist")]
+    NoRuns {
+        /// The embedded store.
+        path: PathBuf,
+    },
+    /// No server is set.
+    #[error("expected the address of an MLflow server in {variable}, got none")]
+    NoServer {
+        /// The variable.
+        variable: &'static str,
+    },
     /// A host name that stands for no address.
     #[error("`{host}` is no address that can be listened on")]
     NoSuchHost {
@@ -146,7 +172,9 @@ impl Hint for CliError {
             Self::NoModel { .. } => "make one with `nephros demo` or, in a project, `nephros run`; \
                  or name one with `--model`"
                 .into(),
-            Self::ModelMissing { .. } => "`--model` takes a bundle folder or a Keras .h5 file".into(),
+            Self::ModelMissing { .. } => {
+                "`--model` takes a bundle folder or a Keras .h5 or .keras file".into()
+            }
             Self::NotAFolder { .. } => "name another folder".into(),
             Self::NoSuchFolder { .. } => {
                 "name a folder of images; relative paths start from the current folder".into()
@@ -167,6 +195,10 @@ impl Hint for CliError {
                  docs/adr/0008-winograd.md has the figures"
                     .into()
             }
+            Self::RegisteredModel { .. } => "name the bundle to write with `--out`".into(),
+            Self::NotRecorded => "`nephros train` records one".into(),
+            Self::NoRuns { .. } => "`nephros run` or `nephros train` records one".into(),
+            Self::NoServer { variable } => format!("{variable}=http://127.0.0.1:5000 nephros runs sync"),
             Self::NoSuchHost { .. } => "name an address of this machine, such as 127.0.0.1 or 0.0.0.0".into(),
         })
     }
@@ -193,6 +225,7 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
         DecodeError,
         EvaluateError,
         ExplainError,
+        ExportError,
         IngestError,
         ManifestError,
         ModelError,
@@ -200,8 +233,13 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
         PredictError,
         PrepareError,
         QuantizeError,
+        RegistryError,
         ServeError,
+        ServerError,
+        SettingsError,
         SplitError,
+        StoreError,
+        SyncError,
         TrainError,
     );
     None
@@ -273,8 +311,13 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
     };
     let gap = |error: &EvaluateError| matches!(error, EvaluateError::NoGap(_));
     let folds = |error: &CrossvalError| matches!(error, CrossvalError::NoGap(_));
-    let argument = |error: &CliError| matches!(error, CliError::UnknownClass { .. } | CliError::NoBf16);
+    let argument = |error: &CliError| {
+        use CliError::{NoBf16, NoServer, RegisteredModel, UnknownClass};
+        matches!(error, UnknownClass { .. } | NoBf16 | RegisteredModel { .. } | NoServer { .. })
+    };
     error.is::<ConfigError>()
+        || error.is::<SettingsError>()
+        || error.downcast_ref().is_some_and(registry::is_usage)
         || error.downcast_ref().is_some_and(quantize)
         || error.downcast_ref().is_some_and(gap)
         || error.downcast_ref().is_some_and(folds)

@@ -6,6 +6,7 @@ mod cli;
 mod demo;
 mod errors;
 mod explain;
+mod export;
 mod healthcheck;
 mod init;
 mod interrupt;
@@ -16,8 +17,12 @@ mod phantom;
 mod predict;
 mod progress;
 mod quantize;
+mod registry;
+mod runs;
 mod serve;
 mod stages;
+mod table;
+mod tracking;
 
 use std::{
     path::{Path, PathBuf},
@@ -58,11 +63,14 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         Command::Run => stages::run(&Stage::ALL, global),
         Command::Predict(args) => predict::run(args, global),
         Command::Quantize(args) => quantize::run(args, global),
+        Command::Export(args) => export::run(args, global),
         Command::Explain(args) => explain::run(args, global),
         Command::Serve(args) => serve::run(args, global),
         Command::Phantom(args) => phantom::run(args, global),
         Command::Demo(args) => demo::run(args, global),
         Command::Bench(args) => bench::run(args),
+        Command::Runs(args) => runs::run(args, global),
+        Command::Models(args) => registry::run(args, global),
         Command::Completions(args) => completions(args),
         Command::Healthcheck(args) => healthcheck::run(args),
     }

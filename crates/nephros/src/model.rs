@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nephros_core::{
     abstention::Abstention,
-    bundle::{self, Admission, BundleError},
+    bundle::{self, Admission, BundleError, Evaluation},
     predictor::Predictor,
 };
 use nephros_train::config::Config;
@@ -12,7 +12,7 @@ use nephros_train::config::Config;
 use crate::{
     cli::{Global, ModelArgs},
     errors::CliError,
-    output,
+    output, registry,
 };
 
 /// Loads the model that the options name, or the first of the usual places that holds one.
@@ -22,14 +22,19 @@ use crate::{
 pub fn load(args: &ModelArgs, global: &Global) -> anyhow::Result<Predictor> {
     let path = find(args.model.as_deref(), global)?;
     let predictor = read(args, &path, global.quiet)?;
-    match predictor.evaluation() {
+    tell_evaluation(predictor.evaluation(), global.quiet);
+    Ok(predictor)
+}
+
+/// Tells on stderr what an evaluation said against a model, or that there was none.
+pub fn tell_evaluation(evaluation: Option<&Evaluation>, quiet: bool) {
+    match evaluation {
         Some(evaluation) if evaluation.gate.refuses() => {
             output::note(&format!("warning: this model failed the gate: {}", evaluation.gate));
         }
-        None if !global.quiet => output::note(&format!("warning: {NOT_EVALUATED}")),
+        None if !quiet => output::note(&format!("warning: {NOT_EVALUATED}")),
         Some(_) | None => {}
     }
-    Ok(predictor)
 }
 
 /// Loads the model to serve, unless its evaluation speaks against it.
@@ -76,9 +81,12 @@ fn read(args: &ModelArgs, path: &Path, quiet: bool) -> anyhow::Result<Predictor>
     Ok(predictor)
 }
 
-/// `--model`, else the bundle of the last training, else `model/`.
+/// `--model`, a path or a name in a registry; else the bundle of the last training, else `model/`.
 pub fn find(named: Option<&Path>, global: &Global) -> anyhow::Result<PathBuf> {
     if let Some(path) = named {
+        if let Some(uri) = path.to_str().filter(|text| nephros_mlflow::models::is_uri(text)) {
+            return registry::fetch(uri);
+        }
         let path = path.to_owned();
         return if path.exists() { Ok(path) } else { Err(CliError::ModelMissing { path }.into()) };
     }

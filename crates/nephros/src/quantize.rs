@@ -1,5 +1,7 @@
 //! `quantize`: 8-bit weights for a bundle, and what they change.
 
+use std::path::Path;
+
 use anyhow::Context as _;
 use nephros_core::network::Precision;
 use nephros_train::quantize::{QuantizeRequest, QuantizeSummary, quantize};
@@ -17,6 +19,11 @@ pub fn run(args: &QuantizeArgs, global: &Global) -> anyhow::Result<Status> {
     let folder = args.calibrate.as_path();
     if !folder.is_dir() {
         return Err(anyhow::Error::new(CliError::NoSuchFolder { path: folder.to_owned() }));
+    }
+    if let (Some(named), None) = (args.model.as_deref().and_then(Path::to_str), &args.out)
+        && nephros_mlflow::models::is_uri(named)
+    {
+        return Err(CliError::RegisteredModel { name: named.to_owned() }.into());
     }
     let model = model::find(args.model.as_deref(), global)?;
     let images =

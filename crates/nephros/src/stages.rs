@@ -5,12 +5,10 @@ use std::path::Path;
 use nephros_train::{
     controls::Checks,
     crossval::crossval,
-    evaluate::evaluate,
     ingest::{IngestSummary, ingest},
     prepare::prepare,
     progress::Progress,
     stages::Project,
-    train::train,
 };
 
 use crate::{
@@ -18,6 +16,7 @@ use crate::{
     errors::Status,
     output,
     progress::Display,
+    tracking,
 };
 
 /// A stage of the pipeline.
@@ -54,8 +53,8 @@ impl Stage {
         let summary = match self {
             Self::Ingest => describe(&ingest(project, progress)?),
             Self::Prepare => prepare(project, progress)?.to_string(),
-            Self::Train => train(project, progress)?.to_string(),
-            Self::Evaluate(checks) => evaluate(project, checks, progress)?.to_string(),
+            Self::Train => tracking::train(project, progress)?.to_string(),
+            Self::Evaluate(checks) => tracking::evaluate(project, checks, progress)?.to_string(),
         };
         tracing::info!("stage {} completed", self.name());
         Ok(summary)

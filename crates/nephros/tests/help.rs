@@ -11,7 +11,7 @@ mod common;
 
 use common::Folder;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: &[&str] = &[
     "init",
     "ingest",
     "audit",
@@ -22,11 +22,14 @@ const COMMANDS: [&str; 16] = [
     "run",
     "predict",
     "quantize",
+    "export",
     "explain",
     "serve",
     "phantom",
     "demo",
     "bench",
+    "runs",
+    "models",
     "completions",
 ];
 
@@ -40,7 +43,7 @@ fn help_of_the_program() {
 #[test]
 fn help_of_each_command() {
     let folder = Folder::new();
-    for command in COMMANDS {
+    for &command in COMMANDS {
         let run = folder.run(&[command, "--help"]);
         assert_eq!(run.code, 0, "{command}: {}", run.stderr);
         assert!(run.stdout.contains("Examples:"), "{command} has no examples");

@@ -149,7 +149,7 @@ pub fn record_evaluation(dir: &Path, gate: Gate, scores_sha256: String) -> Resul
 }
 
 /// The verdict on the weights of `meta`, if there is one.
-pub(super) fn read(dir: &Path, meta: &BundleMeta) -> Result<Option<Evaluation>, BundleError> {
+pub(crate) fn read(dir: &Path, meta: &BundleMeta) -> Result<Option<Evaluation>, BundleError> {
     let evaluation: Option<Evaluation> = read_json(&dir.join(EVALUATION_FILE))?;
     match evaluation.filter(|evaluation| evaluation.weights_sha256 == meta.weights_sha256) {
         None => Ok(None),

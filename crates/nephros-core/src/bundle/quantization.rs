@@ -191,7 +191,7 @@ fn prepare(from: &Path, to: &Path, meta: &BundleMeta) -> Result<(), BundleError>
 }
 
 /// Makes `to` what `from` is, missing if that is.
-fn copy(from: &Path, to: &Path) -> Result<(), BundleError> {
+pub(super) fn copy(from: &Path, to: &Path) -> Result<(), BundleError> {
     match fs_err::read(from) {
         Ok(bytes) => Ok(replace_file(to, &bytes)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => match fs_err::remove_file(to) {

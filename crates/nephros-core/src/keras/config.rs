@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::KerasErrorKind;
+use super::{KerasErrorKind, archive::LayerNames};
 
 /// What a layer does to the values, activation split off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +36,10 @@ impl Operation {
 #[derive(Debug, Clone)]
 pub(super) struct Step {
     pub operation: Operation,
-    /// Weight group: the outermost layer, which differs from `layer` in nested models.
+    /// Weight group in HDF5: the outermost layer, which differs from `layer` in nested models.
     pub group: String,
+    /// Weight group in an archive: `layers/conv2d_1`, or `layers/functional/layers/conv2d_1`.
+    pub path: String,
     /// Name of the layer.
     pub layer: String,
     /// Keras class of the layer.
@@ -59,12 +61,17 @@ pub(super) const BATCH_NORM_EPSILON: f64 = 1e-5;
 pub(super) fn parse(json: &str) -> Result<Chain, KerasErrorKind> {
     let model: Value = serde_json::from_str(json).map_err(KerasErrorKind::Json)?;
     let mut chain = Chain::default();
-    read_model(&model, None, &mut chain)?;
+    read_model(&model, None, "layers", &mut chain)?;
     Ok(chain)
 }
 
 /// Appends the layers of a `Sequential` or `Functional` model.
-fn read_model(model: &Value, group: Option<&str>, chain: &mut Chain) -> Result<(), KerasErrorKind> {
+fn read_model(
+    model: &Value,
+    group: Option<&str>,
+    path: &str,
+    chain: &mut Chain,
+) -> Result<(), KerasErrorKind> {
     let config = &model["config"];
     // Keras before 2.2 wrote the layers of a Sequential model without a name around them.
     let layers = config["layers"].as_array().or_else(|| config.as_array());
@@ -72,8 +79,9 @@ fn read_model(model: &Value, group: Option<&str>, chain: &mut Chain) -> Result<(
         return Err(missing("`layers`", config["name"].as_str().unwrap_or("model")));
     };
     let mut previous: Option<&str> = None;
+    let mut names = LayerNames::default();
     for layer in layers {
-        let layer = Layer::new(layer, group)?;
+        let layer = Layer::new(layer, group, |class| format!("{path}/{}", names.next(class)))?;
         layer.check_chain(previous)?;
         previous = Some(layer.name);
         layer.read(chain)?;
@@ -92,17 +100,22 @@ struct Layer<'a> {
     name: &'a str,
     class: &'a str,
     group: &'a str,
+    path: String,
 }
 
 impl<'a> Layer<'a> {
-    fn new(json: &'a Value, group: Option<&'a str>) -> Result<Self, KerasErrorKind> {
+    fn new(
+        json: &'a Value,
+        group: Option<&'a str>,
+        path: impl FnOnce(&str) -> String,
+    ) -> Result<Self, KerasErrorKind> {
         let config = &json["config"];
         let class = json["class_name"].as_str().ok_or_else(|| missing("`class_name`", "layers"))?;
         let name = config["name"]
             .as_str()
             .or_else(|| json["name"].as_str())
             .ok_or_else(|| missing("a layer with a `name`", class))?;
-        Ok(Self { json, config, name, class, group: group.unwrap_or(name) })
+        Ok(Self { json, config, name, class, group: group.unwrap_or(name), path: path(class) })
     }
 
     fn unsupported(&self, why: impl Into<String>) -> KerasErrorKind {
@@ -136,7 +149,9 @@ impl<'a> Layer<'a> {
         match self.class {
             // Dropout does nothing at inference.
             "InputLayer" | "Dropout" | "SpatialDropout2D" => {}
-            "Functional" | "Model" | "Sequential" => read_model(self.json, Some(self.group), chain)?,
+            "Functional" | "Model" | "Sequential" => {
+                read_model(self.json, Some(self.group), &format!("{}/layers", self.path), chain)?;
+            }
             "Conv2D" => {
                 self.check_conv()?;
                 let operation = Operation::Conv { outputs: self.count("filters")?, bias: self.bias() };
@@ -182,6 +197,7 @@ impl<'a> Layer<'a> {
         chain.steps.push(Step {
             operation,
             group: self.group.to_owned(),
+            path: self.path.clone(),
             layer: self.name.to_owned(),
             class: self.class.to_owned(),
         });
@@ -333,6 +349,7 @@ mod tests {
             json!({"class_name": "Functional", "config": {"name": "vgg16", "layers": [conv("a", |_| ())]}});
         let chain = parse(&sequential(&[inner])).unwrap();
         assert_eq!((chain.steps[0].group.as_str(), chain.steps[0].layer.as_str()), ("vgg16", "a"));
+        assert_eq!(chain.steps[0].path, "layers/functional/layers/conv2d");
     }
 
     #[test]

@@ -49,6 +49,23 @@ pub enum KerasErrorKind {
     /// The file cannot be encoded.
     #[error("cannot be written as HDF5")]
     Encode(#[source] hdf5_pure::Error),
+    /// The archive cannot be read or written.
+    #[error("cannot be used as a zip archive")]
+    Archive(#[source] zip::result::ZipError),
+    /// The archive lacks a file that Keras puts there.
+    #[error("no `{name}` in the archive, as `.keras` files have")]
+    MissingEntry {
+        /// The file.
+        name: &'static str,
+    },
+    /// The archive holds more than it could.
+    #[error("`{name}` in the archive is longer than {limit} bytes")]
+    LargeEntry {
+        /// The file.
+        name: &'static str,
+        /// Longest that is read.
+        limit: u64,
+    },
     /// A weights file where a model is wanted.
     #[error("no `model_config` attribute: the file holds weights without a model")]
     NoModelConfig,
@@ -159,9 +176,12 @@ impl Hint for KerasError {
     fn hint(&self) -> Option<String> {
         let text = match &self.kind {
             KerasErrorKind::NotHdf5 { .. } => {
-                "save the model with `model.save(\"model.h5\")`, or download the file again"
+                "save the model with `model.save(\"model.h5\")` or `.keras`, or download the file again"
             }
-            KerasErrorKind::Truncated { .. } | KerasErrorKind::Damaged { .. } => {
+            KerasErrorKind::Truncated { .. }
+            | KerasErrorKind::Damaged { .. }
+            | KerasErrorKind::Archive(_)
+            | KerasErrorKind::MissingEntry { .. } => {
                 "copy or download the file again and compare its checksum"
             }
             KerasErrorKind::NoModelConfig => {

@@ -1,12 +1,14 @@
-//! Keras HDF5 model and weight files: read and written.
+//! Keras model and weight files: HDF5 (`.h5`) and the archives of Keras 3 (`.keras`), read and written.
 //!
 //! In memory all weights have torchvision's keys and axis orders (see
 //! [`Weights`]); the files have Keras'. Features keep the keys of
 //! [`FeatureLayer`], the head is `head.weight` and `head.bias`, with
 //! `head.hidden.weight` and `head.hidden.bias` before it when there is a hidden layer.
 
+mod archive;
 mod config;
 mod error;
+mod layers;
 mod layout;
 mod source;
 mod topology;
@@ -74,6 +76,15 @@ pub enum Optimizer {
     Adam,
 }
 
+/// Where a file keeps the text about its model: attribute in HDF5, `nephros.json` in an archive.
+const ABOUT: &str = "nephros";
+
+/// Whether a file is named as Keras names its models: `.h5`, `.hdf5` or `.keras`.
+pub fn is_named_so(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+    ["h5", "hdf5", "keras"].iter().any(|known| extension == *known)
+}
+
 /// Reads a classifier: VGG16 or nephros' compact network, then at most one hidden dense layer with
 /// ReLU, then dense softmax. Models nested in models, dropout and missing biases are understood.
 ///
@@ -100,7 +111,25 @@ pub fn read_weights(path: &Path) -> Result<Weights, KerasError> {
 /// [`KerasErrorKind::Weights`] if a weight is missing or has another shape,
 /// [`KerasErrorKind::ImageSize`], and failures to write.
 pub fn write_model(path: &Path, model: &ModelFile<'_>) -> Result<(), KerasError> {
-    writer::write(path, model).map_err(|kind| kind.at(path))
+    writer::write(path, model, None).map_err(|kind| kind.at(path))
+}
+
+/// As [`write_model`], with a text about the model in the attribute `nephros` of the root.
+///
+/// # Errors
+/// As [`write_model`].
+pub fn write_model_about(path: &Path, model: &ModelFile<'_>, about: &str) -> Result<(), KerasError> {
+    writer::write(path, model, Some(about)).map_err(|kind| kind.at(path))
+}
+
+/// Writes a `.keras` archive for Keras 3, with a text about the model as `nephros.json` in it.
+///
+/// The file appears under its name only when it is complete.
+///
+/// # Errors
+/// As [`write_model`].
+pub fn write_archive(path: &Path, model: &ModelFile<'_>, about: &str) -> Result<(), KerasError> {
+    archive::write(path, model, about).map_err(|kind| kind.at(path))
 }
 
 fn read_classifier(path: &Path) -> Result<KerasModel, KerasErrorKind> {
@@ -163,7 +192,8 @@ fn absent_group(file: &WeightFile, steps: &[Step]) -> Result<Option<String>, Ker
 
 fn push_named_steps(layer: FeatureLayer, steps: &mut Vec<Step>) {
     let mut push = |operation, name: String| {
-        steps.push(Step { operation, group: name.clone(), layer: name, class: "weight group".to_owned() });
+        let (group, path, class) = (name.clone(), name.clone(), "weight group".to_owned());
+        steps.push(Step { operation, group, path, layer: name, class });
     };
     match layer {
         FeatureLayer::Conv { batch_norm, keras_name, outputs, .. } => {

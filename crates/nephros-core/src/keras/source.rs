@@ -1,29 +1,52 @@
-//! The weight groups of an HDF5 file.
+//! The weight groups of an HDF5 file, which may lie in an archive.
 
-use std::path::Path;
+use std::{
+    io::{BufReader, Read as _, Seek},
+    path::Path,
+};
 
 use hdf5_pure::{AttrValue, DType, Error, File, FormatError, Group};
+
+use serde_json::Value;
+use zip::{ZipArchive, result::ZipError};
 
 use super::{KerasErrorKind, config::Step};
 
 /// Times that a file may be larger in memory than on disk; Keras does not compress at all.
 const MAX_EXPANSION: u64 = 16;
 
+/// How every zip archive begins.
+const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
+
 /// An open Keras file.
 #[derive(Debug)]
 pub(super) struct WeightFile {
     file: File,
-    /// `model_weights` in a model, the root in a weights file.
+    /// `model_weights` in a model, the root in a weights file and in an archive.
     groups: Group,
-    model: bool,
+    form: Form,
     bytes: u64,
+}
+
+/// Where a file keeps what.
+#[derive(Debug)]
+enum Form {
+    /// HDF5 with layers at the root.
+    Weights,
+    /// HDF5 with layers in `model_weights`.
+    Model,
+    /// Zip archive with these other files.
+    Archive { config: String, metadata: String },
 }
 
 impl WeightFile {
     pub fn open(path: &Path) -> Result<Self, KerasErrorKind> {
         let bytes = fs_err::metadata(path)?.len();
         let mut begin = [0; 16];
-        let length = std::io::Read::read(&mut fs_err::File::open(path)?, &mut begin)?;
+        let length = fs_err::File::open(path)?.read(&mut begin)?;
+        if begin.starts_with(ZIP_MAGIC) {
+            return Self::open_archive(path, bytes);
+        }
         if !hdf5_pure::is_hdf5(path)? {
             return Err(KerasErrorKind::NotHdf5 { begin: describe(&begin[..length]) });
         }
@@ -33,19 +56,38 @@ impl WeightFile {
             return Err(KerasErrorKind::Truncated { expected, got: bytes });
         }
         let root = file.root();
-        let model = contains(&root, "model_weights")?;
-        let groups =
-            if model { root.group("model_weights").map_err(damaged("`model_weights`"))? } else { root };
-        Ok(Self { file, groups, model, bytes })
+        if contains(&root, "model_weights")? {
+            let groups = root.group("model_weights").map_err(damaged("`model_weights`"))?;
+            return Ok(Self { file, groups, form: Form::Model, bytes });
+        }
+        Ok(Self { file, groups: root, form: Form::Weights, bytes })
     }
 
-    /// The `model_config` attribute of a full model.
+    fn open_archive(path: &Path, bytes: u64) -> Result<Self, KerasErrorKind> {
+        let file = BufReader::new(fs_err::File::open(path)?);
+        let mut archive = ZipArchive::new(file).map_err(KerasErrorKind::Archive)?;
+        let limit = bytes.saturating_mul(MAX_EXPANSION);
+        let config = text(entry(&mut archive, "config.json", limit)?);
+        let metadata = text(entry(&mut archive, "metadata.json", limit)?);
+        let weights = entry(&mut archive, "model.weights.h5", limit)?;
+        let file = File::from_bytes(weights).map_err(damaged("the superblock of `model.weights.h5`"))?;
+        Ok(Self { groups: file.root(), file, form: Form::Archive { config, metadata }, bytes })
+    }
+
+    /// The `model_config` attribute or `config.json` of a full model.
     pub fn model_config(&self) -> Result<Option<String>, KerasErrorKind> {
-        text_attribute(&self.file.root(), "model_config")
+        match &self.form {
+            Form::Archive { config, .. } => Ok(Some(config.clone())),
+            Form::Weights | Form::Model => text_attribute(&self.file.root(), "model_config"),
+        }
     }
 
     /// The version of Keras that wrote the file, if it says so.
     pub fn keras_version(&self) -> Result<Option<String>, KerasErrorKind> {
+        if let Form::Archive { metadata, .. } = &self.form {
+            let metadata: Value = serde_json::from_str(metadata).unwrap_or_default();
+            return Ok(metadata["keras_version"].as_str().map(str::to_owned));
+        }
         match text_attribute(&self.file.root(), "keras_version")? {
             None => text_attribute(&self.groups, "keras_version"),
             version => Ok(version),
@@ -71,6 +113,9 @@ impl WeightFile {
     /// The names themselves differ between the versions of Keras: `block1_conv1_W_1:0`,
     /// `block1_conv1/kernel:0`, `block1_conv1/kernel`.
     pub fn arrays(&self, step: &Step, expected: usize) -> Result<Vec<String>, KerasErrorKind> {
+        if let Form::Archive { .. } = self.form {
+            return self.variables(step, expected);
+        }
         let (group, layer) = (step.group.as_str(), step.layer.as_str());
         if !self.has_group(group)? {
             return Err(KerasErrorKind::MissingDataset { key: self.path(group) });
@@ -83,6 +128,20 @@ impl WeightFile {
             return Err(KerasErrorKind::WeightCount { layer, expected, got: arrays.len() });
         }
         Ok(arrays)
+    }
+
+    /// As [`Self::arrays`] of an archive, which numbers them.
+    fn variables(&self, step: &Step, expected: usize) -> Result<Vec<String>, KerasErrorKind> {
+        let key = format!("{}/vars", step.path);
+        if !self.has_group(&key)? {
+            return Err(KerasErrorKind::MissingDataset { key });
+        }
+        let names = self.groups.group(&key).and_then(|group| group.datasets());
+        let got = names.map_err(damaged(&format!("`{key}`")))?.len();
+        if got != expected {
+            return Err(KerasErrorKind::WeightCount { layer: step.layer.clone(), expected, got });
+        }
+        Ok((0..expected).map(|position| format!("{key}/{position}")).collect())
     }
 
     /// Reads an array of the given shape.
@@ -119,8 +178,32 @@ impl WeightFile {
     }
 
     fn path(&self, name: &str) -> String {
-        if self.model { format!("model_weights/{name}") } else { name.to_owned() }
+        if let Form::Model = self.form { format!("model_weights/{name}") } else { name.to_owned() }
     }
+}
+
+/// The bytes of a file of an archive.
+fn entry(
+    archive: &mut ZipArchive<impl std::io::Read + Seek>,
+    name: &'static str,
+    limit: u64,
+) -> Result<Vec<u8>, KerasErrorKind> {
+    let entry = archive.by_name(name).map_err(|error| match error {
+        ZipError::FileNotFound => KerasErrorKind::MissingEntry { name },
+        error => KerasErrorKind::Archive(error),
+    })?;
+    let mut bytes = Vec::new();
+    // What the header says about the length may be a lie.
+    entry.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(KerasErrorKind::LargeEntry { name, limit });
+    }
+    Ok(bytes)
+}
+
+/// JSON that is no UTF-8 is told where it is parsed.
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 fn damaged(object: &str) -> impl Fn(Error) -> KerasErrorKind {
@@ -156,9 +239,6 @@ fn name_type(dtype: &DType, dataset: &hdf5_pure::Dataset) -> String {
 fn describe(begin: &[u8]) -> String {
     if begin.is_empty() {
         return "it is empty".to_owned();
-    }
-    if begin.starts_with(b"PK\x03\x04") {
-        return "it is a zip archive, as `.keras` files are".to_owned();
     }
     format!("it starts with `{}`", begin.escape_ascii())
 }

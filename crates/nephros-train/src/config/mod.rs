@@ -15,7 +15,7 @@ use serde::{
 
 pub use error::{ConfigError, InvalidValue};
 pub use params::{ClassWeights, LearningRateSchedule, Optimizer, Params, Sampling, SplitBy, WeightsSource};
-pub use paths::{Config, DataIngestion, PrepareBaseModel, Training};
+pub use paths::{Config, DataIngestion, Mlflow, PrepareBaseModel, Training};
 
 /// `config/config.yaml` of a new project: the reference's keys and values, ours explained.
 pub const CONFIG_TEMPLATE: &str = include_str!("config.yaml");

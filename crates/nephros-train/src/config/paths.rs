@@ -16,6 +16,9 @@ pub struct Config {
     pub prepare_base_model: PrepareBaseModel,
     /// Stage `train`.
     pub training: Training,
+    /// Where runs and models are recorded.
+    #[serde(default)]
+    pub mlflow: Mlflow,
 }
 
 /// Stage `ingest`.
@@ -63,4 +66,26 @@ pub struct Training {
     pub root_dir: PathBuf,
     /// The trained model as a Keras file.
     pub trained_model_path: PathBuf,
+}
+
+/// Where runs and models are recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mlflow {
+    /// Experiment of the runs, unless MLFLOW_EXPERIMENT_NAME is set.
+    pub experiment_name: String,
+    /// Name that models are registered under.
+    pub registered_model_name: String,
+    /// Whether a server gets report.html, which shows slices and names patients.
+    pub upload_report: bool,
+}
+
+impl Default for Mlflow {
+    fn default() -> Self {
+        Self {
+            experiment_name: "kidney-ct".into(),
+            registered_model_name: "VGG16Model".into(),
+            upload_report: true,
+        }
+    }
 }

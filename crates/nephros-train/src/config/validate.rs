@@ -152,7 +152,16 @@ impl Config {
             return Err(InvalidValue::new("source_URL", expected, "nothing"));
         }
         hexadecimal("sha256", ingestion.sha256.as_deref(), 64)?;
-        hexadecimal("md5", ingestion.md5.as_deref(), 32)
+        hexadecimal("md5", ingestion.md5.as_deref(), 32)?;
+        if self.mlflow.experiment_name.trim().is_empty() {
+            return Err(InvalidValue::new("experiment_name", "a name", "nothing"));
+        }
+        let name = &self.mlflow.registered_model_name;
+        if name.trim().is_empty() || name.contains(['/', ':', '@']) {
+            let expected = "a name without `/`, `:` and `@`";
+            return Err(InvalidValue::new("registered_model_name", expected, format!("`{name}`")));
+        }
+        Ok(())
     }
 }
 

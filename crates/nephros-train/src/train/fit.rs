@@ -113,6 +113,7 @@ impl Fit<'_> {
         let device = device.clone().autodiff();
         let mut session = self.start(descent, &device)?;
         let resumed_after = session.state.history.len();
+        session.state.history.iter().for_each(|epoch| progress.epoch(epoch));
         let epochs = self.params.epochs;
         let task = progress.task("training", Some(epochs as u64), Unit::Items);
         task.advance(resumed_after as u64);
@@ -125,6 +126,7 @@ impl Fit<'_> {
             tracing::info!("epoch {number}/{epochs}: {remark}");
             task.advance(1);
             task.message(&remark);
+            progress.epoch(&epoch);
             if let Some(checkpoint) = &self.checkpoint {
                 checkpoint.save(&session.model, &session.optimizer, &session.state, &session.best)?;
             }

@@ -47,6 +47,7 @@ impl Fit<'_> {
             tracing::info!("step {number}/{epochs}: {remark}");
             task.advance(1);
             task.message(&remark);
+            progress.epoch(&epoch);
             if state.record(epoch, patience) {
                 head = weights;
             }

@@ -36,7 +36,7 @@ use crate::{
     input_gate::{self, Seen, Validation, measure},
     manifest::Record,
     phantom::golden_images,
-    progress::{Progress, Unit, check},
+    progress::{Progress, Training, Unit, check},
     split::{Split, Subset},
     stages::{Dataset, Project},
 };
@@ -119,6 +119,7 @@ pub fn train(project: &Project, progress: &dyn Progress) -> Result<TrainSummary,
         }
     };
     let run = run_digest(project, &dataset.digest, &split, &initial)?;
+    progress.training(&Training { digest: &run, dataset: &dataset, split: &split });
     let checkpoint = Checkpoint::new(folder.join("checkpoint"), run);
     let labels: Vec<usize> = train_samples.iter().map(|sample| sample.label).collect();
     let groups = split.groups(&dataset.records, Subset::Train);

@@ -14,7 +14,7 @@ use nephros_server::{ServeError, ServeOptions, Service};
 use nephros_train::{
     config::{CONFIG_TEMPLATE, PARAMS_DEMO_TEMPLATE},
     controls::Checks,
-    evaluate::{Scores, evaluate},
+    evaluate::Scores,
     phantom::{Cohort, ImageFormat, write_cohort},
     progress::Progress,
     split::{Split, Subset},
@@ -29,6 +29,7 @@ use crate::{
     progress::Display,
     serve::{self, Served},
     stages::{self, Stage},
+    tracking,
 };
 
 /// Folder of the drawn cohort, below the demo project.
@@ -75,7 +76,7 @@ fn run_stages(project: &Project, progress: &dyn Progress) -> anyhow::Result<()> 
     for stage in [Stage::Ingest, Stage::Prepare, Stage::Train] {
         output::line(stage.run(project, progress)?.trim_end())?;
     }
-    let scores = evaluate(project, Checks::default(), progress)?;
+    let scores = tracking::evaluate(project, Checks::default(), progress)?;
     let patients = scores.n_patients.unwrap_or_default();
     output::line(&format!("\n{} images of {patients} patients that training never saw", scores.n))?;
     output::line(&table::render(&rows(&scores)))?;

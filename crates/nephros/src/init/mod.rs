@@ -15,8 +15,14 @@ use crate::{
 };
 
 const README: &str = include_str!("README.md");
-const GITIGNORE: &str =
-    "# Made by the stages, and made again from the configuration.\n/artifacts/\n/logs/\n/model/\n";
+const GITIGNORE: &str = "# Made by the stages, and made again from the configuration.
+/artifacts/
+/logs/
+/model/
+# Recorded runs and their files.
+/mlflow*.db*
+/mlruns/
+";
 
 /// A file of the scaffold: its path below the project and its content.
 pub type File<'a> = (&'a str, &'a str);

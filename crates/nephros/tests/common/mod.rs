@@ -58,6 +58,8 @@ impl Folder {
             .current_dir(self.root())
             .env_remove("NEPHROS_TOKEN")
             .env_remove("COLUMNS")
+            .env_remove("MLFLOW_TRACKING_URI")
+            .env_remove("MLFLOW_EXPERIMENT_NAME")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

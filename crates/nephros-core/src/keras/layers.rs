@@ -1,0 +1,161 @@
+//! A model as a chain of Keras layers, whatever file they are written to.
+
+use serde_json::{Value, json};
+
+use super::{
+    KerasErrorKind, ModelFile, batch_norm_name, config::BATCH_NORM_EPSILON, layout, topology::feature_map,
+};
+use crate::{network::FeatureLayer, weights::Weights};
+
+/// A Keras layer with its weights in Keras' axis order.
+pub(super) struct KerasLayer {
+    pub class: &'static str,
+    pub name: String,
+    /// Without `name`, `trainable` and `dtype`.
+    pub config: Value,
+    pub trainable: bool,
+    pub arrays: Vec<Array>,
+}
+
+/// An array of a layer, named as Keras 2 does: `kernel:0`.
+pub(super) struct Array {
+    pub name: &'static str,
+    pub shape: Vec<u64>,
+    pub values: Vec<f32>,
+}
+
+/// The architecture, then the head.
+pub(super) fn keras_layers(model: &ModelFile<'_>) -> Result<Vec<KerasLayer>, KerasErrorKind> {
+    let map = feature_map(model.architecture, model.image_size)?;
+    let mut layers = Vec::new();
+    for layer in model.architecture.layers() {
+        push_feature(&mut layers, model, *layer)?;
+    }
+    let Some(classes) = model.classes else { return Ok(layers) };
+    let mut inputs = map.height * map.width * map.channels;
+    // Averaged features are flat already.
+    let mut map = (map.height * map.width > 1).then_some(map);
+    if !matches!(model.architecture.layers().last(), Some(FeatureLayer::GlobalAveragePool)) {
+        layers.push(plain("Flatten", "flatten", json!({"data_format": "channels_last"})));
+    }
+    if model.hidden_units > 0 {
+        let shape = [inputs, model.hidden_units];
+        layers.push(dense("dense", "relu", model.weights, "head.hidden", shape, map)?);
+        (inputs, map) = (model.hidden_units, None);
+    }
+    let name = if model.hidden_units > 0 { "dense_1" } else { "dense" };
+    layers.push(dense(name, "softmax", model.weights, "head", [inputs, classes], map)?);
+    Ok(layers)
+}
+
+fn push_feature(
+    layers: &mut Vec<KerasLayer>,
+    model: &ModelFile<'_>,
+    layer: FeatureLayer,
+) -> Result<(), KerasErrorKind> {
+    match layer {
+        FeatureLayer::Conv { key, batch_norm, keras_name, inputs, outputs } => {
+            let activation = if batch_norm.is_some() { "linear" } else { "relu" };
+            layers.push(conv(keras_name, activation, model.weights, key, [inputs, outputs])?);
+            if let Some(key) = batch_norm {
+                layers.push(batch_norm_layer(keras_name, model.weights, key, outputs)?);
+                let config = json!({"max_value": null, "negative_slope": 0.0, "threshold": 0.0});
+                layers.push(plain("ReLU", &keras_name.replace("conv", "relu"), config));
+            }
+        }
+        FeatureLayer::MaxPool { keras_name } => {
+            let config = json!({"pool_size": [2, 2], "padding": "valid", "strides": [2, 2],
+                "data_format": "channels_last"});
+            layers.push(plain("MaxPooling2D", keras_name, config));
+        }
+        FeatureLayer::GlobalAveragePool => {
+            let config = json!({"data_format": "channels_last", "keepdims": false});
+            layers.push(plain("GlobalAveragePooling2D", "global_average_pooling2d", config));
+        }
+    }
+    if model.frozen {
+        for layer in layers.iter_mut() {
+            layer.trainable = false;
+        }
+    }
+    Ok(())
+}
+
+fn plain(class: &'static str, name: &str, config: Value) -> KerasLayer {
+    KerasLayer { class, name: name.to_owned(), config, trainable: true, arrays: Vec::new() }
+}
+
+fn conv(
+    name: &str,
+    activation: &str,
+    weights: &Weights,
+    key: &str,
+    [inputs, outputs]: [usize; 2],
+) -> Result<KerasLayer, KerasErrorKind> {
+    let shape = [outputs, inputs, 3, 3];
+    let kernel = weights.get(&format!("{key}.weight"), &shape)?;
+    let kernel = Array {
+        name: "kernel:0",
+        shape: vec![3, 3, inputs as u64, outputs as u64],
+        values: layout::oihw_to_hwio(&kernel.values, shape),
+    };
+    let bias = vector("bias:0", weights, &format!("{key}.bias"), outputs)?;
+    let config = json!({"filters": outputs, "kernel_size": [3, 3], "strides": [1, 1], "padding": "same",
+        "data_format": "channels_last", "dilation_rate": [1, 1], "groups": 1, "activation": activation,
+        "use_bias": true, "kernel_initializer": {"class_name": "GlorotUniform", "config": {"seed": null}},
+        "bias_initializer": {"class_name": "Zeros", "config": {}}, "kernel_regularizer": null,
+        "bias_regularizer": null, "activity_regularizer": null, "kernel_constraint": null,
+        "bias_constraint": null});
+    Ok(KerasLayer { arrays: vec![kernel, bias], ..plain("Conv2D", name, config) })
+}
+
+fn batch_norm_layer(
+    conv: &str,
+    weights: &Weights,
+    key: &str,
+    channels: usize,
+) -> Result<KerasLayer, KerasErrorKind> {
+    let config = json!({"axis": [3], "momentum": 0.9, "epsilon": BATCH_NORM_EPSILON, "center": true,
+        "scale": true, "beta_initializer": {"class_name": "Zeros", "config": {}},
+        "gamma_initializer": {"class_name": "Ones", "config": {}},
+        "moving_mean_initializer": {"class_name": "Zeros", "config": {}},
+        "moving_variance_initializer": {"class_name": "Ones", "config": {}}, "beta_regularizer": null,
+        "gamma_regularizer": null, "beta_constraint": null, "gamma_constraint": null});
+    let names = [
+        ("gamma:0", "weight"),
+        ("beta:0", "bias"),
+        ("moving_mean:0", "running_mean"),
+        ("moving_variance:0", "running_var"),
+    ];
+    let arrays = names.map(|(name, suffix)| vector(name, weights, &format!("{key}.{suffix}"), channels));
+    let arrays = arrays.into_iter().collect::<Result<_, _>>()?;
+    Ok(KerasLayer { arrays, ..plain("BatchNormalization", &batch_norm_name(conv), config) })
+}
+
+fn dense(
+    name: &str,
+    activation: &str,
+    weights: &Weights,
+    key: &str,
+    [inputs, outputs]: [usize; 2],
+    map: Option<layout::Map>,
+) -> Result<KerasLayer, KerasErrorKind> {
+    let kernel = weights.get(&format!("{key}.weight"), &[outputs, inputs])?;
+    let kernel = Array {
+        name: "kernel:0",
+        shape: vec![inputs as u64, outputs as u64],
+        values: layout::dense_to_keras(&kernel.values, inputs, outputs, map),
+    };
+    let bias = vector("bias:0", weights, &format!("{key}.bias"), outputs)?;
+    let config = json!({"units": outputs, "activation": activation, "use_bias": true,
+        "kernel_initializer": {"class_name": "GlorotUniform", "config": {"seed": null}},
+        "bias_initializer": {"class_name": "Zeros", "config": {}}, "kernel_regularizer": null,
+        "bias_regularizer": null, "activity_regularizer": null, "kernel_constraint": null,
+        "bias_constraint": null});
+    Ok(KerasLayer { arrays: vec![kernel, bias], ..plain("Dense", name, config) })
+}
+
+fn vector(name: &'static str, weights: &Weights, key: &str, length: usize) -> Result<Array, KerasErrorKind> {
+    let values = weights.get(key, &[length])?.values.clone();
+    Ok(Array { name, shape: vec![length as u64], values })
+}

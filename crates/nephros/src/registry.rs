@@ -1,0 +1,152 @@
+//! `models`: versions of registered models, and models that are named by them.
+
+use std::path::PathBuf;
+
+use nephros_core::predictor::Predictor;
+use nephros_mlflow::{
+    models::ModelUri,
+    registry::{self, Action, CHAMPION, Change, ModelVersion, Registry, RegistryError, Source},
+    store::{ARTIFACTS, Store},
+};
+use nephros_train::{config::Config, pretrained::cache_dir};
+use serde_json::json;
+
+use crate::{
+    cli::{Global, ModelsAction, ModelsArgs},
+    errors::Status,
+    output, runs, stages,
+    table::columns,
+    tracking,
+};
+
+/// Runs the command.
+pub fn run(args: &ModelsArgs, global: &Global) -> anyhow::Result<Status> {
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None if global.config.is_file() => Config::load(&global.config)?.mlflow.registered_model_name,
+        None => nephros_train::config::Mlflow::default().registered_model_name,
+    };
+    match &args.action {
+        ModelsAction::List => list(args, open()?.as_ref()),
+        ModelsAction::Register { force } => {
+            let (name, version) = tracking::register(&stages::load(global)?, *force)?;
+            output::line(&if args.json {
+                json!({ "name": name, "version": version }).to_string()
+            } else {
+                format!("version {version} of `{name}` in the embedded store")
+            })?;
+            Ok(Status::Done)
+        }
+        ModelsAction::Promote { version, alias, force } => promote(args, &name, *version, alias, *force),
+        ModelsAction::Demote { alias } => {
+            let change = registry::demote(open()?.as_ref(), &name, alias, &tracking::user())?;
+            tell(args, &name, &change)
+        }
+        ModelsAction::History => history(args, &name),
+    }
+}
+
+/// The server's registry where there is a server, else that of the embedded store.
+fn open() -> anyhow::Result<Box<dyn Registry>> {
+    let settings = tracking::settings()?;
+    if let Some(server) = tracking::server(&settings) {
+        return Ok(Box::new(server));
+    }
+    let path = runs::existing(&settings)?.map_or(settings.store, |store| store.path().to_owned());
+    Ok(Box::new(Store::open(&path, ARTIFACTS.as_ref())?))
+}
+
+/// The bundle or Keras file of a model that is named as `models:/…` or `runs:/…`.
+pub fn fetch(uri: &str) -> anyhow::Result<PathBuf> {
+    let registry = open()?;
+    let source = ModelUri::parse(uri)?.resolve(registry.as_ref())?;
+    Ok(registry.fetch(&source, &cache_dir().join("models"))?)
+}
+
+fn list(args: &ModelsArgs, registry: &dyn Registry) -> anyhow::Result<Status> {
+    let names = match &args.name {
+        Some(name) => vec![name.clone()],
+        None => registry.names()?,
+    };
+    let mut versions: Vec<ModelVersion> = Vec::new();
+    for name in names {
+        versions.extend(registry.versions(&name)?);
+    }
+    if args.json {
+        for version in &versions {
+            output::line(&serde_json::to_string(version)?)?;
+        }
+        return Ok(Status::Done);
+    }
+    if versions.is_empty() {
+        output::note("no model is registered yet: `nephros evaluate` registers one that passes the gate");
+        return Ok(Status::Done);
+    }
+    let heads = ["model", "version", "aliases", "stage", "run", "gate", "registered"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    rows.extend(versions.iter().map(|version| {
+        let run = version.run.as_deref().map_or("-", |run| run.get(..8).unwrap_or(run));
+        let gate = match (version.tag("nephros.gate"), version.tag("nephros.forced")) {
+            (_, Some(_)) => "forced",
+            (Some("passed"), None) => "passed",
+            (Some("not evaluated"), None) => "not evaluated",
+            (Some(_), None) => "refused",
+            (None, None) => "-",
+        };
+        vec![
+            version.name.clone(),
+            version.version.to_string(),
+            if version.aliases.is_empty() { "-".into() } else { version.aliases.join(", ") },
+            version.stage.clone(),
+            run.to_owned(),
+            gate.to_owned(),
+            runs::time(version.created_ms),
+        ]
+    }));
+    output::line(&columns(&rows))?;
+    Ok(Status::Done)
+}
+
+/// The gate decides by the version's own bundle who may be champion.
+fn promote(args: &ModelsArgs, name: &str, number: u32, alias: &str, force: bool) -> anyhow::Result<Status> {
+    let registry = open()?;
+    let version = registry::version(registry.as_ref(), name, number)?;
+    let forced = alias == CHAMPION && {
+        let path = registry.fetch(&Source::Version(version), &cache_dir().join("models"))?;
+        let predictor = Predictor::load(&path, None)?;
+        tracking::admitted(&path, &predictor, force)?
+    };
+    let change = registry::promote(registry.as_ref(), name, number, alias, &tracking::user(), forced)?;
+    tell(args, name, &change)
+}
+
+fn history(args: &ModelsArgs, name: &str) -> anyhow::Result<Status> {
+    for change in registry::history(open()?.as_ref(), name)? {
+        tell(args, name, &change)?;
+    }
+    Ok(Status::Done)
+}
+
+fn tell(args: &ModelsArgs, name: &str, change: &Change) -> anyhow::Result<Status> {
+    output::line(&if args.json { serde_json::to_string(change)? } else { sentence(name, change) })?;
+    Ok(Status::Done)
+}
+
+fn sentence(name: &str, change: &Change) -> String {
+    let Change { time_ms, action, version, alias, instead_of, user, forced } = change;
+    let alias = alias.as_deref().unwrap_or_default();
+    let done = match (action, instead_of) {
+        (Action::Registered, _) => "registered".to_owned(),
+        (Action::Promoted, None) => format!("is `{alias}` now"),
+        (Action::Promoted, Some(before)) => format!("is `{alias}` now instead of version {before}"),
+        (Action::Demoted, _) => format!("is `{alias}` no more"),
+    };
+    let forced = if *forced { ", with --force" } else { "" };
+    let by = if user.is_empty() { String::new() } else { format!(" by {user}") };
+    format!("{}  version {version} of `{name}` {done}{by}{forced}", runs::time(*time_ms))
+}
+
+/// Whether the registry says what is asked of it; for errors of usage.
+pub fn is_usage(error: &RegistryError) -> bool {
+    matches!(error, RegistryError::Uri { .. } | RegistryError::Settings(_))
+}

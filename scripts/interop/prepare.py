@@ -1,0 +1,88 @@
+"""What an image goes through before an exported model sees it, as nephros does it.
+
+Copy this file beside your own code. `prepare(image, preprocessing)` takes a PIL image and the field
+`preprocessing` that every exported file has, and gives float32 `[height, width, 3]`; stack several for
+a batch. Needs NumPy and Pillow. The values are those of nephros, bit for bit (check_pixels.py).
+"""
+
+import numpy as np
+from PIL import Image
+from numpy.lib.stride_tricks import sliding_window_view
+
+TISSUE = 30  # mean of a pixel's channels from which it may be the patient
+GRID = 128  # cells along the longer side of the image
+LEAST_SHARE = 0.02  # of the image, for a body
+MARGIN = 0.02  # around the body, of the longer side of its box
+
+
+def prepare(image, preprocessing):
+    height, width, _ = preprocessing["image_size"]
+    pixels = image.convert("RGB")
+    if preprocessing.get("crop") == "body":
+        pixels = crop_to_body(pixels)
+    filters = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
+    pixels = pixels.resize((width, height), filters[preprocessing["resample"]])
+    return normalize(np.asarray(pixels, np.float32), preprocessing["normalization"])
+
+
+def normalize(values, normalization):
+    """`values` are red, green and blue, 0 to 255."""
+    if normalization == "caffe":
+        return values[..., ::-1] - np.float32([103.939, 116.779, 123.68])
+    values = values / np.float32(255)
+    if normalization == "torchvision":
+        return (values - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+    return values
+
+
+def crop_to_body(image):
+    """The square around the body, black where it leaves the image."""
+    top, left, bottom, right, margin = body(np.asarray(image))
+    longer = max(bottom - top, right - left)
+    side = longer + 2 * int(longer * margin + 0.5)
+    top, left = (top + bottom) // 2 - side // 2, (left + right) // 2 - side // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def body(pixels):
+    """Box of the largest connected piece of tissue, without what is thinner than three cells."""
+    height, width, _ = pixels.shape
+    cell = -(-max(height, width) // GRID)
+    rows, columns = np.arange(0, height, cell), np.arange(0, width, cell)
+
+    def per_cell(values):
+        return np.add.reduceat(np.add.reduceat(values, rows, axis=0), columns, axis=1)
+
+    sums, counts = per_cell(pixels.sum(axis=2, dtype=np.int64)), per_cell(np.full((height, width), 3))
+    tissue = window(window(sums >= TISSUE * counts, np.all), np.any)
+    cells, (top, left, bottom, right) = largest_piece(tissue)
+    if cells * cell * cell / (height * width) < LEAST_SHARE:
+        return 0, 0, height, width, 0.0
+    return top * cell, left * cell, min(bottom * cell, height), min(right * cell, width), MARGIN
+
+
+def window(mask, condition):
+    """Whether all or any cells of each 3×3 window are set; what lies beyond the edge does not count."""
+    padded = np.pad(mask, 1, constant_values=condition is np.all)
+    return condition(sliding_window_view(padded, (3, 3)), axis=(2, 3))
+
+
+def largest_piece(mask):
+    """Size and box of the largest 4-connected piece; of equal ones the first from the top."""
+    mask, largest = mask.copy(), (0, (0, 0, 0, 0))
+    for start in zip(*np.nonzero(mask)):
+        if not mask[start]:
+            continue
+        mask[start] = False
+        piece, open_cells = [], [start]
+        while open_cells:
+            row, column = open_cells.pop()
+            piece.append((row, column))
+            for near in (row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1):
+                if all(0 <= at < length for at, length in zip(near, mask.shape)) and mask[near]:
+                    mask[near] = False
+                    open_cells.append(near)
+        if len(piece) > largest[0]:
+            (top, left), (bottom, right) = np.min(piece, axis=0), np.max(piece, axis=0)
+            largest = len(piece), (int(top), int(left), int(bottom) + 1, int(right) + 1)
+    return largest
