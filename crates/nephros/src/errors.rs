@@ -9,6 +9,7 @@ use nephros_core::{
     pixels::DecodeError,
     predictor::{ModelError, PredictError},
 };
+use nephros_dvc::DvcError;
 use nephros_server::ServeError;
 use nephros_train::{
     audit::AuditError, config::ConfigError, crossval::CrossvalError, evaluate::EvaluateError,
@@ -183,6 +184,7 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
         ConfigError,
         CrossvalError,
         DecodeError,
+        DvcError,
         EvaluateError,
         ExplainError,
         IngestError,
@@ -263,8 +265,16 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
     let quantize = |error: &QuantizeError| {
         matches!(error, QuantizeError::Tolerance { .. } | QuantizeError::NotABundle { .. })
     };
+    let pipeline = |error: &DvcError| {
+        use DvcError::{Config, Graph, Lock, NoDependency, NoParameter, Params, Pipeline};
+        matches!(
+            error,
+            Config(_) | Graph(_) | Lock(_) | NoDependency { .. } | NoParameter { .. } | Params(_) | Pipeline(_)
+        )
+    };
     let class = |error: &CliError| matches!(error, CliError::UnknownClass { .. });
     error.is::<ConfigError>()
+        || error.downcast_ref().is_some_and(pipeline)
         || error.downcast_ref().is_some_and(quantize)
         || error.downcast_ref().is_some_and(class)
         || error.downcast_ref().is_some_and(serve)

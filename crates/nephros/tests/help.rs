@@ -11,7 +11,7 @@ mod common;
 
 use common::Folder;
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 18] = [
     "init",
     "ingest",
     "audit",
@@ -19,6 +19,9 @@ const COMMANDS: [&str; 15] = [
     "train",
     "evaluate",
     "run",
+    "repro",
+    "status",
+    "dag",
     "predict",
     "quantize",
     "explain",
