@@ -90,6 +90,15 @@ impl Guard {
         Ok(Self { tmp: tmp.into(), own, dvc: Some(lock_for_dvc(&tmp.join("lock"))?) })
     }
 
+    /// Whether a stage of DVC's reads or writes what is to be read and written.
+    ///
+    /// # Errors
+    /// See [`BusyError`].
+    pub fn check(&self, reads: &[PathBuf], writes: &[PathBuf]) -> Result<(), BusyError> {
+        let entries = Entries::new(reads, writes);
+        edit(&self.tmp, |readers, writers| entries.check_all(readers, writers))
+    }
+
     /// Lets DVC in while `work` runs, except at what it reads and writes; `work` is handed our lock.
     ///
     /// # Errors
@@ -160,8 +169,7 @@ impl Entries {
 
     fn add(&self, tmp: &Path) -> Result<(), BusyError> {
         edit(tmp, |readers, writers| {
-            self.check(writers, self.reads.iter().chain(&self.writes))?;
-            self.check(readers, self.writes.iter())?;
+            self.check_all(readers, writers)?;
             for path in &self.reads {
                 if let Value::Array(list) = readers.entry(path).or_insert_with(|| json!([])) {
                     list.push(self.info.clone());
@@ -185,6 +193,16 @@ impl Entries {
             writers.retain(|_, info| *info != self.info);
             Ok(())
         })
+    }
+
+    /// What is written elsewhere must not be touched, what is read elsewhere not be written.
+    fn check_all(
+        &self,
+        readers: &mut Map<String, Value>,
+        writers: &mut Map<String, Value>,
+    ) -> Result<(), BusyError> {
+        self.check(writers, self.reads.iter().chain(&self.writes))?;
+        self.check(readers, self.writes.iter())
     }
 
     /// Whether a process that lives has an entry that overlaps; those of dead ones are removed.

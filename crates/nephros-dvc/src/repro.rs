@@ -17,7 +17,7 @@ use crate::{
     lock::{Item, Lock, StageLock},
     measure::Content,
     params,
-    pipeline::{OutKind, Pipeline, Stage},
+    pipeline::{Cmd, OutKind, Pipeline, Stage},
     repo::Repo,
     run_cache,
     status::{Inspector, StageStatus},
@@ -237,12 +237,7 @@ impl Run<'_> {
         self.would_run.push(index);
         self.summary.run += 1;
         self.watcher.event(Event::Running { stage: &stage.name });
-        stage
-            .cmd
-            .lines()
-            .iter()
-            .flat_map(|line| line.lines())
-            .for_each(|cmd| self.watcher.event(Event::Command { cmd }));
+        lines(stage).into_iter().for_each(|cmd| self.watcher.event(Event::Command { cmd }));
         Ok(())
     }
 
@@ -301,6 +296,10 @@ impl Run<'_> {
 
     /// Takes the outs from the cache.
     fn restore(&mut self, stage: &Stage, recorded: StageLock) -> Result<(), DvcError> {
+        if let Some(guard) = &self.guard {
+            let (reads, writes) = places(stage, self.repo.root());
+            guard.check(&reads, &writes)?;
+        }
         let cache = &self.inspector.cache;
         for out in &stage.outs {
             let Some((item, oid)) = recorded.out(&out.path).and_then(|item| Some((item, item.oid?))) else {
@@ -329,19 +328,9 @@ impl Run<'_> {
 
     /// Runs the command and keeps what it leaves.
     fn execute(&mut self, stage: &Stage, read: StageLock) -> Result<(), DvcError> {
-        let root = self.repo.root();
-        for out in &stage.outs {
-            if self.inspector.measurer.ignores(&out.place) {
-                return Err(DvcError::IgnoredOut { stage: stage.name.clone(), path: out.place.to_string() });
-            }
-            let path = out.place.in_root(root);
-            if out.persist {
-                unprotect(&path)?;
-            } else {
-                files::remove(&path)?;
-            }
+        if let Some(out) = stage.outs.iter().find(|out| self.inspector.measurer.ignores(&out.place)) {
+            return Err(DvcError::IgnoredOut { stage: stage.name.clone(), path: out.place.to_string() });
         }
-        self.watcher.event(Event::Running { stage: &stage.name });
         self.commands(stage)?;
         let outs = self.outs(stage)?;
         let recorded = self.recorded(stage, Some(read), &outs)?;
@@ -351,18 +340,16 @@ impl Run<'_> {
 
     fn commands(&mut self, stage: &Stage) -> Result<(), DvcError> {
         let Some(guard) = &mut self.guard else { return Ok(()) };
-        let root = self.repo.root();
-        let folder = stage.wdir.in_root(root);
-        let reads: Vec<PathBuf> = stage.deps.iter().map(|dep| dep.place.in_root(root)).collect();
-        let writes: Vec<PathBuf> = stage.outs.iter().map(|out| out.place.in_root(root)).collect();
-        let root_text = root.display().to_string();
-        let env = [("DVC_ROOT", root_text.as_str()), ("DVC_STAGE", stage.name.as_str())];
+        let (reads, writes) = places(stage, self.repo.root());
+        let folder = stage.wdir.in_root(self.repo.root());
+        let root = self.repo.root().display().to_string();
+        let env = [("DVC_ROOT", root.as_str()), ("DVC_STAGE", stage.name.as_str())];
         let (shell, watcher) = (self.request.shell, self.watcher);
         let stopped = || watcher.is_stopped();
         guard.while_running(&reads, &writes, |stdin| {
-            for cmd in
-                stage.cmd.lines().iter().flat_map(|line| line.lines()).filter(|cmd| !cmd.trim().is_empty())
-            {
+            clear(stage, &writes)?;
+            watcher.event(Event::Running { stage: &stage.name });
+            for cmd in lines(stage) {
                 watcher.event(Event::Command { cmd });
                 let status = shell.run(cmd, &folder, &env, stdin, &stopped).map_err(|source| {
                     let (stage, shell) = (stage.name.clone(), shell.program.clone());
@@ -439,6 +426,33 @@ impl Run<'_> {
         }
         Ok(self.lock.record(&stage.name, recorded)?)
     }
+}
+
+/// What a stage reads and what it leaves, on disk.
+fn places(stage: &Stage, root: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let reads = stage.deps.iter().map(|dep| dep.place.in_root(root));
+    (reads.collect(), stage.outs.iter().map(|out| out.place.in_root(root)).collect())
+}
+
+/// What is given to the shell, in turn: each line of a text, each item of a list.
+fn lines(stage: &Stage) -> Vec<&str> {
+    let lines: Vec<&str> = match &stage.cmd {
+        Cmd::One(text) => text.lines().collect(),
+        Cmd::Many(items) => items.iter().map(String::as_str).collect(),
+    };
+    lines.into_iter().filter(|line| !line.trim().is_empty()).collect()
+}
+
+/// Takes the outs away that the stage is to make anew, and those that stay out of the cache's hands.
+fn clear(stage: &Stage, paths: &[PathBuf]) -> Result<(), DvcError> {
+    for (out, path) in stage.outs.iter().zip(paths) {
+        if out.persist {
+            unprotect(path)?;
+        } else {
+            files::remove(path)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(unix)]

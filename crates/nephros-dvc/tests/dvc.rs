@@ -208,6 +208,37 @@ fn below_a_folder_with_git() {
     assert_eq!(outer.read("below/.gitignore"), "/data\n/model\n");
 }
 
+#[test]
+fn neither_touches_what_the_other_is_running() {
+    let Some(mut dvc) = Dvc::start("both at once") else { return };
+    let slow = "stages:\n  a: {cmd: 'touch begun; sleep 5; cp in out', deps: [in], outs: [out]}\n";
+    let begun = |folder: &Folder| {
+        while !folder.exists("begun") {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    };
+    let folder = Folder::new(slow, &[("in", "1")]);
+    dvc.run(&folder, &["init", "--no-scm", "-q"]);
+    std::thread::scope(|scope| {
+        let theirs = scope.spawn(|| dvc.run(&folder, &["repro"]));
+        begun(&folder);
+        let error = folder.try_repro().unwrap_err();
+        assert!(error.to_string().contains("is in use by process"), "{error}");
+        theirs.join().unwrap();
+    });
+    assert_eq!(folder.repro(), ["unchanged a"]);
+    folder.remove("begun");
+    folder.write("in", "2");
+    std::thread::scope(|scope| {
+        let ours = scope.spawn(|| folder.repro());
+        begun(&folder);
+        let answer = dvc.try_run(&folder, &["repro"]);
+        assert!(answer.code != 0 && answer.stderr.contains("is busy"), "{answer:?}");
+        assert_eq!(ours.join().unwrap(), ["running a"]);
+    });
+    all_skipped(&mut dvc, &folder);
+}
+
 /// A stage of a random pipeline: it copies what it reads into what it leaves.
 #[derive(Debug, Clone)]
 struct Random {
@@ -303,7 +334,7 @@ fn pipeline(stages: &[Random]) -> String {
         if stage.has_metric {
             let line = text.pop();
             assert_eq!(line, Some('\n'));
-            let _ = writeln!(text, " && echo '{{\"n\": {number}}}' > m{number}.json");
+            let _ = writeln!(text, " && echo '{{\"n\":{number}}}' > m{number}.json");
         }
         if let Some(folder) = wdir {
             let _ = writeln!(text, "    wdir: {folder}");

@@ -39,8 +39,8 @@ fn a_target_brings_what_it_needs() {
     let folder = chain();
     assert_eq!(folder.repro_with(Some("middle"), false, false).unwrap(), ["running first", "running middle"]);
     assert!(!folder.exists("last"));
-    let error = folder.repro_with(Some("midle"), false, false).unwrap_err();
-    assert!(error.to_string().contains("has no stage `midle`"), "{error}");
+    let error = folder.repro_with(Some("median"), false, false).unwrap_err();
+    assert!(error.to_string().contains("has no stage `median`"), "{error}");
     assert_eq!(error.hint().unwrap(), "it has `last`, `first`, `middle`");
 }
 

@@ -269,7 +269,13 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
         use DvcError::{Config, Graph, Lock, NoDependency, NoParameter, Params, Pipeline};
         matches!(
             error,
-            Config(_) | Graph(_) | Lock(_) | NoDependency { .. } | NoParameter { .. } | Params(_) | Pipeline(_)
+            Config(_)
+                | Graph(_)
+                | Lock(_)
+                | NoDependency { .. }
+                | NoParameter { .. }
+                | Params(_)
+                | Pipeline(_)
         )
     };
     let class = |error: &CliError| matches!(error, CliError::UnknownClass { .. });

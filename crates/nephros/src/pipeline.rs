@@ -7,7 +7,8 @@ use std::{
 };
 
 use nephros_dvc::{
-    Change, Event, Repo, Request, Shell, StageStatus, Summary, Watcher, pipeline::PIPELINE_FILE, repro, status,
+    Change, Event, Repo, Request, Shell, StageStatus, Summary, Watcher, pipeline::PIPELINE_FILE, repro,
+    status,
 };
 use nephros_train::progress::Cancelled;
 
@@ -26,17 +27,16 @@ pub fn reproduce(args: &ReproArgs, global: &Global) -> anyhow::Result<Status> {
     let repo = Repo::open(Path::new("."))?;
     let shell = shell(global)?;
     let request = Request { target: args.stage.as_deref(), force: args.force, dry: args.dry, shell: &shell };
-    let summary = repro(&repo, &request, &Teller { quiet: global.quiet }).map_err(stopped_as_others)?;
-    if !global.quiet {
-        output::note(&describe(&summary, args.dry));
-    }
+    let summary = repro(&repo, &request, &Teller::new(global)).map_err(stopped_as_others)?;
+    Teller::new(global).tell(&describe(&summary, args.dry));
     Ok(Status::Done)
 }
 
 /// Runs `run`: `repro` of all stages where a `dvc.yaml` says what they read, and all of them elsewhere.
 pub fn run(global: &Global) -> anyhow::Result<Status> {
     // A `dvc.yaml` says what depends on the files of these names, and on no others.
-    let default = global.config == Path::new("config/config.yaml") && global.params == Path::new("params.yaml");
+    let default =
+        global.config == Path::new("config/config.yaml") && global.params == Path::new("params.yaml");
     if default && Path::new(PIPELINE_FILE).is_file() {
         return reproduce(&ReproArgs { stage: None, force: false, dry: false }, global);
     }
@@ -87,7 +87,8 @@ pub fn take_over(global: &mut Global) {
 
 /// The user's shell, in which `nephros` is this program.
 fn shell(global: &Global) -> anyhow::Result<Shell> {
-    let program = env::var_os("SHELL").filter(|shell| !shell.is_empty()).map_or("/bin/sh".into(), PathBuf::from);
+    let program =
+        env::var_os("SHELL").filter(|shell| !shell.is_empty()).map_or("/bin/sh".into(), PathBuf::from);
     let own = env::current_exe().ok().and_then(|program| Some(program.parent()?.to_owned()));
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths(own.into_iter().chain(env::split_paths(&path)))?;
@@ -109,14 +110,27 @@ fn stopped_as_others(error: nephros_dvc::DvcError) -> anyhow::Error {
 /// Tells on stderr what happens; stdout is for the stages.
 struct Teller {
     quiet: bool,
+    format: LogFormat,
+}
+
+impl Teller {
+    fn new(global: &Global) -> Self {
+        Self { quiet: global.quiet, format: global.log_format }
+    }
+
+    fn tell(&self, text: &str) {
+        match self.format {
+            // Whoever reads stderr as JSON expects nothing else there.
+            LogFormat::Json => tracing::info!("{text}"),
+            LogFormat::Text if !self.quiet => output::note(text),
+            LogFormat::Text => {}
+        }
+    }
 }
 
 impl Watcher for Teller {
     fn event(&self, event: Event) {
-        if self.quiet {
-            return;
-        }
-        output::note(&match event {
+        self.tell(&match event {
             Event::Initialised { root } => format!("made a DVC repository in `{}`", root.display()),
             Event::Unchanged { stage } => format!("{stage}: unchanged"),
             Event::Frozen { stage } => format!("{stage}: frozen, what it reads is not looked at"),
@@ -124,7 +138,6 @@ impl Watcher for Teller {
             Event::Running { stage } => format!("{stage}: running"),
             Event::Command { cmd } => format!("> {cmd}"),
             Event::Depends { stage } => format!("{stage}: runs if what it reads changes"),
-            _ => return,
         });
     }
 

@@ -20,7 +20,8 @@ fn with_pipeline(pipeline: &str) -> Folder {
     folder
 }
 
-const TWO: &str = "stages:\n  one: {cmd: cp in a, deps: [in], outs: [a]}\n  two: {cmd: cp a b, deps: [a], outs: [b]}\n";
+const TWO: &str =
+    "stages:\n  one: {cmd: cp in a, deps: [in], outs: [a]}\n  two: {cmd: cp a b, deps: [a], outs: [b]}\n";
 
 fn succeeds(run: &Run) {
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
@@ -51,7 +52,8 @@ two:
     succeeds(&first);
     assert_eq!(first.stdout, "");
     let said: Vec<&str> = first.stderr.lines().skip(1).collect();
-    let expected = ["one: running", "> cp in a", "two: running", "> cp a b", "2 stages run, 0 restored, 0 unchanged"];
+    let expected =
+        ["one: running", "> cp in a", "two: running", "> cp a b", "2 stages run, 0 restored, 0 unchanged"];
     assert_eq!(said, expected);
     let second = folder.run(&["repro"]);
     assert_eq!(second.stderr, "one: unchanged\ntwo: unchanged\neverything is up to date\n");
@@ -125,7 +127,8 @@ fn a_killed_run_is_gone_on_from_once_its_command_has_ended() {
 /// A project whose images are 40 drawn slices of 20 patients.
 fn project() -> Folder {
     let folder = Folder::project();
-    let drawn = ["phantom", "--patients", "20", "--slices", "2", "--seed", "3", "--size", "64", "--out", "cohort"];
+    let drawn =
+        ["phantom", "--patients", "20", "--slices", "2", "--seed", "3", "--size", "64", "--out", "cohort"];
     succeeds(&folder.run(&drawn));
     set(&folder, "config/config.yaml", "  source_URL", "cohort");
     for (key, value) in [
@@ -165,7 +168,12 @@ fn run_leaves_out_what_has_nothing_new_to_read() {
     set(&folder, "params.yaml", "EPOCHS", "1");
     let second = folder.run(&["run"]);
     succeeds(&second);
-    for line in ["data_ingestion: unchanged", "prepare_base_model: unchanged", "training: running", "evaluation: running"] {
+    for line in [
+        "data_ingestion: unchanged",
+        "prepare_base_model: unchanged",
+        "training: running",
+        "evaluation: running",
+    ] {
         assert!(second.stderr.contains(line), "{}", second.stderr);
     }
     assert_ne!(folder.read("scores.json"), scores);
@@ -176,7 +184,8 @@ fn run_leaves_out_what_has_nothing_new_to_read() {
     // What was asked of `run` holds for its stages.
     let json = folder.run(&["--log-format", "json", "repro", "--force", "evaluation"]);
     succeeds(&json);
-    assert!(json.stderr.contains("\"message\":\"stage evaluate started\""), "{}", json.stderr);
+    assert!(json.stderr.contains("stage evaluate started"), "{}", json.stderr);
+    assert!(json.stderr.lines().all(|line| line.starts_with('{')), "{}", json.stderr);
 }
 
 /// Real DVC sees nothing to do, and its commands read the results.
@@ -216,5 +225,9 @@ fn a_training_that_was_stopped_goes_on_in_the_next_run() {
     assert_eq!(child.wait().unwrap().code(), Some(130), "{seen}");
     let resumed = folder.run(&["repro", "training"]);
     succeeds(&resumed);
-    assert!(resumed.stderr.contains("epoch 6/6") && !resumed.stderr.contains("epoch 1/6"), "{}", resumed.stderr);
+    assert!(
+        resumed.stderr.contains("epoch 6/6") && !resumed.stderr.contains("epoch 1/6"),
+        "{}",
+        resumed.stderr
+    );
 }

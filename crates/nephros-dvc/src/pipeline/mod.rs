@@ -52,23 +52,13 @@ pub struct Stage {
     pub desc: Option<String>,
 }
 
-/// One command line, or several that are run one after the other.
+/// What a stage runs, one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cmd {
-    /// A single line.
+    /// A text, each line of which has a shell of its own.
     One(String),
-    /// Each in a shell of its own.
+    /// Each item has a shell of its own.
     Many(Vec<String>),
-}
-
-impl Cmd {
-    /// The lines.
-    pub fn lines(&self) -> &[String] {
-        match self {
-            Self::One(line) => std::slice::from_ref(line),
-            Self::Many(lines) => lines,
-        }
-    }
 }
 
 /// A file or folder that is read.

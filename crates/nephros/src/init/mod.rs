@@ -21,7 +21,8 @@ pub use self::pipeline::pipeline;
 const README: &str = include_str!("README.md");
 const GITIGNORE: &str =
     "# Made by the stages, and made again from the configuration.\n/artifacts/\n/logs/\n/model/\n";
-const DVCIGNORE: &str = "# Patterns of files that DVC and `nephros repro` do not look at, as in .gitignore.\n/logs/\n";
+const DVCIGNORE: &str =
+    "# Patterns of files that DVC and `nephros repro` do not look at, as in .gitignore.\n/logs/\n";
 
 /// A file of the scaffold: its path below the project and its content.
 pub type File<'a> = (&'a str, &'a str);

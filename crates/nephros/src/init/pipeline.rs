@@ -7,7 +7,9 @@ const TEMPLATE: &str = include_str!("dvc.yaml");
 /// its default: such a stage then reads the whole file.
 pub fn pipeline(params: &str) -> String {
     let has = |key: &str| {
-        params.lines().any(|line| line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':')))
+        params
+            .lines()
+            .any(|line| line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':')))
     };
     let mut text = String::new();
     let mut lines = TEMPLATE.lines().peekable();
@@ -54,9 +56,11 @@ mod tests {
     #[test]
     fn the_repository_has_the_files_of_a_new_project() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        for (path, expected) in
-            [("dvc.yaml", TEMPLATE), ("params.yaml", PARAMS_TEMPLATE), ("config/config.yaml", CONFIG_TEMPLATE)]
-        {
+        for (path, expected) in [
+            ("dvc.yaml", TEMPLATE),
+            ("params.yaml", PARAMS_TEMPLATE),
+            ("config/config.yaml", CONFIG_TEMPLATE),
+        ] {
             let text = fs_err::read_to_string(root.join(path)).unwrap();
             assert_eq!(text, expected, "`{path}`: copy it from the template");
         }
