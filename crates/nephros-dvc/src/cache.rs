@@ -15,7 +15,7 @@ use crate::{
     digest::{Algorithm, Md5Sum, Oid},
     files,
     measure::{Content, FileError},
-    tree::Tree,
+    tree::{Tree, TreeFile},
 };
 
 /// From here on a cache folder is listed once rather than asked for each file.
@@ -91,21 +91,12 @@ impl Cache {
     ///
     /// # Errors
     /// See [`FileError`].
-    pub fn keep(
-        &self,
-        path: &Path,
-        content: &Content,
-        stopped: &(dyn Fn() -> bool + Sync),
-    ) -> Result<(), FileError> {
+    pub fn keep(&self, path: &Path, content: &Content) -> Result<(), FileError> {
         match &content.tree {
             None => self.keep_file(path, content.oid.sum)?,
             Some(tree) => {
-                tree.files().par_iter().try_for_each(|file| {
-                    if stopped() {
-                        return Err(FileError::Stopped);
-                    }
-                    self.keep_file(&path.join(&file.path), file.sum)
-                })?;
+                let keep = |file: &TreeFile| self.keep_file(&path.join(&file.path), file.sum);
+                tree.files().par_iter().try_for_each(keep)?;
                 let object = self.path(content.oid, Algorithm::Md5);
                 if !object.is_file() {
                     let mut new = files::temporary(files::folder_of(&object))?;

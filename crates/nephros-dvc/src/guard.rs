@@ -19,6 +19,8 @@ use crate::files;
 
 /// DVC gives up after this time too.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// After a command that may have run for hours, a `dvc push` is waited for.
+const PATIENCE_AFTER: Duration = Duration::from_secs(3600);
 
 /// Why another process is in the way.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +89,7 @@ impl Guard {
             Ok(file) => file,
             Err(pid) => return Err(BusyError::Nephros { lock: path, pid }),
         };
-        Ok(Self { tmp: tmp.into(), own, dvc: Some(lock_for_dvc(&tmp.join("lock"))?) })
+        Ok(Self { tmp: tmp.into(), own, dvc: Some(lock_for_dvc(&tmp.join("lock"), PATIENCE)?) })
     }
 
     /// Whether a stage of DVC's reads or writes what is to be read and written.
@@ -113,7 +115,7 @@ impl Guard {
         entries.add(&self.tmp)?;
         self.dvc = None;
         let result = work(&self.own);
-        let locked = lock_for_dvc(&self.tmp.join("lock"));
+        let locked = lock_for_dvc(&self.tmp.join("lock"), PATIENCE_AFTER);
         entries.remove(&self.tmp)?;
         self.dvc = Some(locked?);
         result
@@ -142,12 +144,12 @@ fn lock(path: &Path) -> io::Result<Result<File, String>> {
     }
 }
 
-fn lock_for_dvc(path: &Path) -> Result<File, BusyError> {
+fn lock_for_dvc(path: &Path, patience: Duration) -> Result<File, BusyError> {
     let begun = Instant::now();
     loop {
         match lock(path)? {
             Ok(file) => return Ok(file),
-            Err(pid) if begun.elapsed() >= PATIENCE => return Err(BusyError::Dvc { lock: path.into(), pid }),
+            Err(pid) if begun.elapsed() >= patience => return Err(BusyError::Dvc { lock: path.into(), pid }),
             Err(_) => std::thread::sleep(Duration::from_millis(100)),
         }
     }
@@ -241,7 +243,7 @@ fn edit(
     tmp: &Path,
     change: impl FnOnce(&mut Map<String, Value>, &mut Map<String, Value>) -> Result<(), BusyError>,
 ) -> Result<(), BusyError> {
-    let _lock = lock_for_dvc(&tmp.join("rwlock.lock"))?;
+    let _lock = lock_for_dvc(&tmp.join("rwlock.lock"), PATIENCE)?;
     let path = tmp.join("rwlock");
     let read = fs_err::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
     // DVC writes it in place: one that is cut off belongs to a process that was killed.

@@ -3,6 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use crate::{
@@ -108,7 +109,8 @@ pub fn repro(repo: &Repo, request: &Request, watcher: &dyn Watcher) -> Result<Su
         watcher.event(Event::Initialised { root: repo.root() });
     }
     let guard = if request.dry { None } else { Some(Guard::take(&repo.tmp())?) };
-    let stopped = || watcher.is_stopped();
+    let finishing = AtomicBool::new(false);
+    let stopped = || watcher.is_stopped() && !finishing.load(Ordering::Relaxed);
     let inspector = Inspector::new(repo, &stopped);
     let mut run = Run {
         repo,
@@ -118,6 +120,7 @@ pub fn repro(repo: &Repo, request: &Request, watcher: &dyn Watcher) -> Result<Su
         inspector,
         lock: repo.lock()?,
         guard,
+        finishing: &finishing,
         would_run: Vec::new(),
         summary: Summary::default(),
     };
@@ -150,6 +153,8 @@ struct Run<'a> {
     inspector: Inspector<'a>,
     lock: Lock,
     guard: Option<Guard>,
+    /// Set while a stage that has run is recorded: what took hours is not thrown away for a stop then.
+    finishing: &'a AtomicBool,
     /// In a dry run, the stages that would run.
     would_run: Vec<usize>,
     summary: Summary,
@@ -332,10 +337,13 @@ impl Run<'_> {
             return Err(DvcError::IgnoredOut { stage: stage.name.clone(), path: out.place.to_string() });
         }
         self.commands(stage)?;
+        self.finishing.store(true, Ordering::Relaxed);
         let outs = self.outs(stage)?;
         let recorded = self.recorded(stage, Some(read), &outs)?;
+        self.finish(stage, recorded, &outs)?;
+        self.finishing.store(false, Ordering::Relaxed);
         self.summary.run += 1;
-        self.finish(stage, recorded, &outs)
+        Ok(())
     }
 
     fn commands(&mut self, stage: &Stage) -> Result<(), DvcError> {
@@ -350,12 +358,15 @@ impl Run<'_> {
             clear(stage, &writes)?;
             watcher.event(Event::Running { stage: &stage.name });
             for cmd in lines(stage) {
+                if stopped() {
+                    return Err(DvcError::Stopped);
+                }
                 watcher.event(Event::Command { cmd });
                 let status = shell.run(cmd, &folder, &env, stdin, &stopped).map_err(|source| {
                     let (stage, shell) = (stage.name.clone(), shell.program.clone());
                     DvcError::Shell { stage, shell, folder: folder.clone(), source }
                 })?;
-                if stopped() {
+                if !status.success() && stopped() {
                     return Err(DvcError::Stopped);
                 }
                 if !status.success() {
@@ -405,14 +416,13 @@ impl Run<'_> {
     /// Keeps the outs, then the run, then the lock: what is recorded is there.
     fn finish(&mut self, stage: &Stage, recorded: StageLock, outs: &[Content]) -> Result<(), DvcError> {
         let cache = &self.inspector.cache;
-        let stopped = || self.watcher.is_stopped();
         // DVC keeps metrics for its run cache, but gives up on it where other outs have no place in the cache.
         let no_cache = stage.outs.iter().any(|out| !out.cache && out.kind == OutKind::Out);
         let remembered = run_cache::remembers(stage) && !no_cache;
         for (out, content) in stage.outs.iter().zip(outs) {
             let path = out.place.in_root(self.repo.root());
             if out.cache || remembered {
-                cache.keep(&path, content, &stopped)?;
+                cache.keep(&path, content)?;
             }
             if out.cache {
                 git::ignore(&path, content.oid.is_dir)?;

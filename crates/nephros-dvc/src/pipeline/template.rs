@@ -146,7 +146,7 @@ impl Context {
 /// A value within a string, as DVC writes it there.
 fn text(reader: &Reader, name: &str, value: &Value, at: Mark) -> Result<String, PipelineError> {
     Ok(match value {
-        Value::Null => "null".into(),
+        Value::Null => "None".into(),
         Value::Bool(value) => value.to_string(),
         Value::Int(value) => value.to_string(),
         Value::Float(value) => yaml::python_float(*value),
