@@ -204,7 +204,7 @@ fn every_field_stands_in_the_templates_under_a_comment() {
     {
         let lines: Vec<&str> = template.lines().map(str::trim).collect();
         for key in fields.as_object().unwrap().keys() {
-            let is_key = |line: &&str| line.trim_start_matches("# ").starts_with(&format!("{key}: "));
+            let is_key = |line: &&str| line.trim_start_matches("# ").starts_with(&format!("{key}:"));
             let at = lines.iter().position(is_key).unwrap_or_else(|| panic!("{key} is not there"));
             assert!(lines[at - 1].starts_with("# "), "{key} is not explained");
         }

@@ -136,10 +136,39 @@ several classes, several known patients or several of the folders train, validat
   nephros crossval --folds 5 --json")]
     Crossval(CrossvalArgs),
     /// Run all four stages in order: ingest, prepare, train, evaluate
+    ///
+    /// Where there is a dvc.yaml this is `nephros repro`: a stage that has nothing new to read is left
+    /// out. With --config or --params, and without a dvc.yaml, all four run.
     #[command(after_help = "Examples:
   nephros run
   nephros --log-format json run 2> run.jsonl")]
     Run,
+    /// Run the stages of dvc.yaml that have changed, and those after them
+    ///
+    /// A stage has changed when its command, something that it reads or something that it left is not
+    /// what dvc.lock says. If the same was run before, its results are taken from the cache. dvc.lock
+    /// and .dvc/cache are DVC's own: `dvc status`, `dvc push` and `dvc metrics show` go on from there.
+    /// Where there is no .dvc yet, it is made as `dvc init` does.
+    ///
+    /// In a command of a stage, `nephros` is this program.
+    #[command(after_help = "Examples:
+  nephros repro
+  nephros repro training       one stage and all that it needs
+  nephros repro --dry          say what would run
+  nephros repro --force        run everything again")]
+    Repro(ReproArgs),
+    /// Say which stages of dvc.yaml have changed, and why
+    ///
+    /// With -q nothing is printed, and the exit status is 1 if a stage has changed.
+    #[command(after_help = "Examples:
+  nephros status
+  nephros -q status || nephros repro")]
+    Status,
+    /// Show which stage of dvc.yaml needs which
+    #[command(after_help = "Examples:
+  nephros dag
+  nephros dag --dot | dot -Tsvg > dag.svg")]
+    Dag(DagArgs),
     /// Classify images
     ///
     /// Folders are walked. Results come in the order of the input. A file that cannot be read is
@@ -289,6 +318,31 @@ A line of --json, with falls of the log-odds; null where no check could be made:
     /// Ask a server on this machine whether it is up; for containers, which have no other client
     #[command(hide = true)]
     Healthcheck(HealthcheckArgs),
+}
+
+/// Arguments of `repro`.
+#[derive(Debug, Args)]
+pub struct ReproArgs {
+    /// Stage to bring up to date, with all that it needs; by default all
+    #[arg(value_name = "STAGE")]
+    pub stage: Option<String>,
+    /// Run stages though nothing has changed
+    #[arg(long)]
+    pub force: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry: bool,
+}
+
+/// Arguments of `dag`.
+#[derive(Debug, Args)]
+pub struct DagArgs {
+    /// Print a flowchart for Mermaid
+    #[arg(long, conflicts_with = "dot")]
+    pub mermaid: bool,
+    /// Print a graph for Graphviz
+    #[arg(long)]
+    pub dot: bool,
 }
 
 /// Arguments of `audit`.

@@ -10,6 +10,7 @@ use nephros_core::{
     pixels::DecodeError,
     predictor::{ModelError, PredictError},
 };
+use nephros_dvc::DvcError;
 use nephros_mlflow::{
     registry::RegistryError, server::ServerError, settings::SettingsError, store::StoreError, sync::SyncError,
 };
@@ -223,6 +224,7 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
         ConfigError,
         CrossvalError,
         DecodeError,
+        DvcError,
         EvaluateError,
         ExplainError,
         ExportError,
@@ -315,9 +317,23 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
         use CliError::{NoBf16, NoServer, RegisteredModel, UnknownClass};
         matches!(error, UnknownClass { .. } | NoBf16 | RegisteredModel { .. } | NoServer { .. })
     };
+    let pipeline = |error: &DvcError| {
+        use DvcError::{Config, Graph, Lock, NoDependency, NoParameter, Params, Pipeline};
+        matches!(
+            error,
+            Config(_)
+                | Graph(_)
+                | Lock(_)
+                | NoDependency { .. }
+                | NoParameter { .. }
+                | Params(_)
+                | Pipeline(_)
+        )
+    };
     error.is::<ConfigError>()
         || error.is::<SettingsError>()
         || error.downcast_ref().is_some_and(registry::is_usage)
+        || error.downcast_ref().is_some_and(pipeline)
         || error.downcast_ref().is_some_and(quantize)
         || error.downcast_ref().is_some_and(gap)
         || error.downcast_ref().is_some_and(folds)

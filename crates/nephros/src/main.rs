@@ -14,6 +14,7 @@ mod logging;
 mod model;
 mod output;
 mod phantom;
+mod pipeline;
 mod predict;
 mod progress;
 mod quantize;
@@ -43,7 +44,8 @@ use crate::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    pipeline::take_over(&mut cli.global);
     let status = run(&cli).unwrap_or_else(|error| errors::report(&error, cli.global.log_format));
     status.into()
 }
@@ -60,7 +62,10 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         Command::Train => stages::run(&[Stage::Train], global),
         Command::Evaluate(args) => stages::run(&[Stage::Evaluate(args.checks.into())], global),
         Command::Crossval(args) => stages::cross_validate(args, global),
-        Command::Run => stages::run(&Stage::ALL, global),
+        Command::Run => pipeline::run(global),
+        Command::Repro(args) => pipeline::reproduce(args, global),
+        Command::Status => pipeline::show_status(global),
+        Command::Dag(args) => pipeline::dag(args),
         Command::Predict(args) => predict::run(args, global),
         Command::Quantize(args) => quantize::run(args, global),
         Command::Export(args) => export::run(args, global),

@@ -1,4 +1,4 @@
-//! `ingest`, `prepare`, `train`, `evaluate` and `run`.
+//! `ingest`, `prepare`, `train` and `evaluate`, and all of them in one process.
 
 use std::path::Path;
 

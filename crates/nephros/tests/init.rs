@@ -11,7 +11,8 @@ mod common;
 
 use common::Folder;
 
-const FILES: [&str; 4] = ["config/config.yaml", "params.yaml", ".gitignore", "README.md"];
+const FILES: [&str; 6] =
+    ["config/config.yaml", "params.yaml", "dvc.yaml", ".gitignore", ".dvcignore", "README.md"];
 
 #[test]
 fn a_new_project_and_then_an_old_one() {

@@ -5,7 +5,7 @@ use nephros_core::{
     pixels::Crop,
     preprocessing::{Normalization, Preprocessing},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The whole file. The first eight keys are the reference's and have no default; ours do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub struct Params {
     pub learning_rate: f64,
 
     /// Network; default: `compact` where `WEIGHTS` is `none`, else `vgg16`.
-    #[serde(default = "default_architecture")]
+    #[serde(default = "default_architecture", deserialize_with = "architecture_or_default")]
     pub architecture: Architecture,
     /// Width of a hidden ReLU layer in the head; 0 for none.
     #[serde(default)]
@@ -235,6 +235,11 @@ pub enum ClassWeights {
 
 fn default_architecture() -> Architecture {
     Architecture::Vgg16
+}
+
+/// A key without a value is as good as none.
+fn architecture_or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Architecture, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_else(default_architecture))
 }
 
 fn default_seed() -> u64 {

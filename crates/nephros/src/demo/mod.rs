@@ -49,7 +49,8 @@ pub fn run(args: &DemoArgs, global: &Global) -> anyhow::Result<Status> {
         check_free(address)?;
     }
     let progress = Display::new(global);
-    init::write(&args.dir, &init::files(&config(), PARAMS_DEMO_TEMPLATE))?;
+    let pipeline = init::pipeline(PARAMS_DEMO_TEMPLATE);
+    init::write(&args.dir, &init::files(&config(), PARAMS_DEMO_TEMPLATE, &pipeline))?;
     let drawn = write_cohort(&cohort(), &args.dir.join(COHORT), &progress)?;
     output::line(&phantom::describe(&drawn))?;
     let project =

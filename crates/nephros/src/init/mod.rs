@@ -1,5 +1,7 @@
 //! `init`: the files of a new project.
 
+mod pipeline;
+
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -14,6 +16,8 @@ use crate::{
     output,
 };
 
+pub use self::pipeline::pipeline;
+
 const README: &str = include_str!("README.md");
 const GITIGNORE: &str = "# Made by the stages, and made again from the configuration.
 /artifacts/
@@ -23,6 +27,8 @@ const GITIGNORE: &str = "# Made by the stages, and made again from the configura
 /mlflow*.db*
 /mlruns/
 ";
+const DVCIGNORE: &str =
+    "# Patterns of files that DVC and `nephros repro` do not look at, as in .gitignore.\n/logs/\n";
 
 /// A file of the scaffold: its path below the project and its content.
 pub type File<'a> = (&'a str, &'a str);
@@ -38,7 +44,10 @@ pub struct Scaffold<'a> {
 
 /// Runs the command.
 pub fn run(args: &InitArgs) -> anyhow::Result<Status> {
-    let scaffold = write(&args.dir, &files(CONFIG_TEMPLATE, PARAMS_TEMPLATE))?;
+    // A project that is there already may have a short params.yaml.
+    let params = fs_err::read_to_string(args.dir.join("params.yaml"));
+    let pipeline = pipeline(params.as_deref().unwrap_or(PARAMS_TEMPLATE));
+    let scaffold = write(&args.dir, &files(CONFIG_TEMPLATE, PARAMS_TEMPLATE, &pipeline))?;
     for path in &scaffold.kept {
         output::line(&format!("kept     {path} (already there)"))?;
     }
@@ -56,12 +65,14 @@ pub fn run(args: &InitArgs) -> anyhow::Result<Status> {
     Ok(Status::Done)
 }
 
-/// The scaffold with the given configuration and parameters.
-pub fn files<'a>(config: &'a str, params: &'a str) -> [File<'a>; 4] {
+/// The scaffold with the given configuration, parameters and pipeline.
+pub fn files<'a>(config: &'a str, params: &'a str, pipeline: &'a str) -> [File<'a>; 6] {
     [
         ("config/config.yaml", config),
         ("params.yaml", params),
+        ("dvc.yaml", pipeline),
         (".gitignore", GITIGNORE),
+        (".dvcignore", DVCIGNORE),
         ("README.md", README),
     ]
 }
