@@ -5,11 +5,11 @@
 use std::sync::LazyLock;
 
 use nephros_core::{
-    input_gate::{InputGate, Reason, ReasonCode, Traits, refusal},
+    input_gate::{CaseUnit, InputGate, Reason, ReasonCode, Traits, refusal},
     pixels::{Resample, RgbImage, resize},
 };
 use nephros_train::{
-    input_gate::{RATE, Seen, Validation, fit},
+    input_gate::{RATE, Seen, Training, Validation, fit},
     phantom::{Cohort, Patient, slice},
     split::Unit,
 };
@@ -47,10 +47,20 @@ fn seen(images: &[RgbImage]) -> Seen {
 static TRAIN: LazyLock<Vec<RgbImage>> = LazyLock::new(|| phantoms(1, 32));
 static GATE: LazyLock<InputGate> = LazyLock::new(|| {
     let names: Vec<String> = (0..TRAIN.len()).map(|index| format!("Normal/{index}.png")).collect();
-    let paths: Vec<&str> = names.iter().map(String::as_str).collect();
-    let validation =
-        Validation { seen: seen(&phantoms(2, 16)), groups: (0..16).collect(), unit: Unit::Patient };
-    fit(&seen(&TRAIN), &paths, &validation, CHANNELS, 64)
+    let training = Training {
+        seen: seen(&TRAIN),
+        paths: names.iter().map(String::as_str).collect(),
+        labels: vec![0; TRAIN.len()],
+        cases: (0..TRAIN.len()).collect(),
+        case_unit: CaseUnit::Patient,
+    };
+    let validation = Validation {
+        seen: seen(&phantoms(2, 16)),
+        cases: (100..116).collect(),
+        groups: (0..16).collect(),
+        unit: Unit::Patient,
+    };
+    fit(&training, &validation, CHANNELS, 64)
 });
 
 fn reasons(image: &RgbImage) -> Vec<Reason> {
@@ -130,6 +140,38 @@ fn spoilt_slices_are_refused_by_their_code() {
         if quarter || value < 30 { value } else { value / 2 + 15 }
     });
     raises(&grey_image(SIZE, &lit.collect::<Vec<u8>>()), ReasonCode::Orientation);
+}
+
+/// The picture with each pixel taken from elsewhere.
+fn moved(image: &RgbImage, from: impl Fn(usize, usize) -> (usize, usize)) -> RgbImage {
+    let pixel = |place: usize| {
+        let (row, column) = from(place / SIZE, place % SIZE);
+        image.pixels()[(row * SIZE + column) * 3]
+    };
+    grey_image(SIZE, &(0..SIZE * SIZE).map(pixel).collect::<Vec<u8>>())
+}
+
+#[test]
+fn a_slice_that_lies_otherwise_is_told_and_a_mirrored_one_is_not() {
+    let last = SIZE - 1;
+    let told = |from: &dyn Fn(usize, usize) -> (usize, usize)| {
+        let of_code = |image: &RgbImage| {
+            reasons(&moved(image, from)).iter().any(|reason| reason.code == ReasonCode::Orientation)
+        };
+        phantoms(5, 20).iter().filter(|image| of_code(image)).count()
+    };
+    assert_eq!(told(&|row, column| (row, column)), 0);
+    assert_eq!(told(&|row, column| (last - row, column)), 20, "upside down, mirrored");
+    assert_eq!(told(&|row, column| (last - row, last - column)), 20, "upside down, by half a turn");
+    assert_eq!(told(&|row, column| (column, row)), 20, "a quarter turn, mirrored");
+    assert_eq!(told(&|row, column| (column, last - row)), 20, "a quarter turn");
+    // Which side the liver is on is not looked at.
+    assert!(told(&|row, column| (row, last - column)) <= 4);
+    let down = moved(&phantoms(5, 1)[0], |row, column| (last - row, column));
+    let sentence = reasons(&down).into_iter().find(|reason| reason.code == ReasonCode::Orientation);
+    let sentence = sentence.unwrap().sentence;
+    assert!(sentence.starts_with("upside down the slice would resemble those trained on more"), "{sentence}");
+    assert!(sentence.ends_with("expected at most 0.02"), "{sentence}");
 }
 
 #[test]
