@@ -307,7 +307,7 @@ fn near_copy_bits(prints: &Prints, training: &Training<'_>, validation: &Validat
 }
 
 fn false_alarms(gate: &InputGate, validation: &Validation) -> FalseAlarms {
-    let Validation { seen, groups, unit } = validation;
+    let Validation { seen, groups, unit, .. } = validation;
     let reasons: Vec<Vec<Reason>> = seen
         .traits
         .iter()
