@@ -304,7 +304,7 @@ pub struct PredictArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Name the nearest training slice, by the network's features, of so many patients
-    #[arg(long, value_name = "K", default_value_t = 0, hide_default_value = true)]
+    #[arg(long, value_name = "K", default_value_t = 0)]
     pub similar: usize,
     /// Print one JSON object a line
     #[arg(long)]
@@ -353,7 +353,7 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "DIR")]
     pub masks: Option<PathBuf>,
     /// Name the nearest training slice, by the network's features, of so many patients
-    #[arg(long, value_name = "K", default_value_t = 0, hide_default_value = true)]
+    #[arg(long, value_name = "K", default_value_t = 0)]
     pub similar: usize,
     /// Seed of the random regions, and of what LIME and Kernel SHAP hide
     #[arg(long, value_name = "S", default_value_t = 0)]
