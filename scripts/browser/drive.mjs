@@ -70,14 +70,22 @@ async function settled(page) {
 
 async function facts(page) {
   const text = async (id) => ((await page.locator(id).isVisible()) ? page.locator(id).innerText() : null);
+  const texts = async (items) => {
+    const found = await page.locator(items).all();
+    const shown = await Promise.all(found.map(async (item) => ((await item.isVisible()) ? item.innerText() : null)));
+    return shown.filter((item) => item !== null);
+  };
   return {
+    caption: await text("#caption"),
     label: await text("#label"),
     probability: await text("#probability"),
     truth: await text("#truth"),
     model: await text("#model"),
     error: await text("#error-message"),
     hint: await text("#error-hint"),
-    rows: await page.locator(".class").allInnerTexts(),
+    reasons: await text("#reasons"),
+    rows: await texts(".class"),
+    similar: await texts("#similar-list li"),
     overflow: await page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth),
   };
 }
@@ -131,6 +139,12 @@ async function drive(context, name) {
     await settled(page);
     await shot(tab, "sample");
     report("sample", { name, ...(await facts(page)) });
+    await page.locator("#sample-list button").last().click();
+    await page.locator("#empty").waitFor();
+    await page.locator("#predict").click();
+    await settled(page);
+    await shot(tab, "refused");
+    report("refused", { name, ...(await facts(page)) });
   }
   report("closed", { name, foreign: tab.foreign, complaints: tab.complaints });
   await context.close();

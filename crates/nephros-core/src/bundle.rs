@@ -25,7 +25,7 @@ pub use error::BundleError;
 pub(crate) use evaluation::read as read_evaluation;
 pub use evaluation::{Admission, Evaluation, Finding, FindingCode, Forced, Gate, admit, record_evaluation};
 pub use golden::{GOLDEN_TOLERANCE, GOLDEN_TOLERANCE_INT8};
-pub use quantization::{CalibrationSet, Holdout, Quantization, Quantized};
+pub use quantization::{CalibrationSet, DistanceChange, Holdout, Quantization, Quantized};
 
 use crate::{
     abstention::Abstention,
@@ -34,7 +34,7 @@ use crate::{
     input_gate::{InputGate, InputProfile},
     network::{Architecture, Precision},
     pixels::RgbImage,
-    predictor::{ModelError, Predictor},
+    predictor::{ModelError, Origin, Predictor},
     preprocessing::Preprocessing,
     weights::{ArrayFile, Arrays, Weights, WeightsError, temporary_sibling, write_synced},
 };
@@ -198,28 +198,45 @@ impl Bundle {
     /// See [`BundleError`]; [`BundleError::NotQuantized`] where 8-bit weights are asked for and
     /// not there.
     pub fn load_as(dir: &Path, precision: Option<Precision>) -> Result<Self, BundleError> {
+        Self::load_with(dir, precision, |_| Ok(())).map(|(bundle, ())| bundle)
+    }
+
+    /// As [`Self::load_as`], with what `more` makes of the f32 weights while they are open; those of
+    /// 8 bits are in another file.
+    ///
+    /// # Errors
+    /// See [`BundleError`].
+    pub(crate) fn load_with<T: Send>(
+        dir: &Path,
+        precision: Option<Precision>,
+        more: impl FnOnce(&Origin<'_>) -> Result<T, ModelError> + Send,
+    ) -> Result<(Self, T), BundleError> {
         let meta = read_meta(dir)?;
         let files = meta.files(dir, precision)?;
         let weights = open(&dir.join(files.weights), files.weights_sha256)?;
         let golden_path = dir.join(files.golden);
         let golden = Golden::from_bytes(&read_verified(&golden_path, files.golden_sha256)?, &golden_path)?;
-        let predictor = verified(&weights, &dir.join(files.weights), files.weights_sha256, || {
+        let more = |weights: &dyn Arrays| more(&meta.origin(weights)).map_err(model_error(dir));
+        let (predictor, made) = verified(&weights, &dir.join(files.weights), files.weights_sha256, || {
             check_labels(&dir.join(META_FILE), &meta.labels, &weights)?;
             check_reading(&dir.join(META_FILE), &meta)?;
-            let built = match files.precision {
-                Precision::F32 => build(&meta.parts(), &weights, meta.id.clone()),
-                Precision::Int8 => quantization::build(&meta, &weights),
-            };
-            built.map_err(model_error(dir))
+            match files.precision {
+                Precision::F32 => {
+                    let built = build(&meta.parts(), &weights, meta.id.clone()).map_err(model_error(dir))?;
+                    Ok((built, more(&weights)?))
+                }
+                Precision::Int8 => {
+                    let built = quantization::build(&meta, &weights).map_err(model_error(dir))?;
+                    Ok((built, quantization::with_floats(dir, &meta, more)?))
+                }
+            }
         })?;
         // The goldens are of the network itself, whatever is made of its answers.
         golden.replay(&predictor, golden::tolerance(files.precision), &golden_path)?;
-        let predictor = predictor.with_input_gate(input_gate::read(dir, &meta)?).with_reading(
-            meta.calibration.clone(),
-            meta.abstention.clone(),
-            evaluation::read(dir, &meta)?,
-        );
-        Ok(Self { meta, predictor })
+        let predictor = predictor
+            .with_input_gate(input_gate::read(dir, &meta, files.precision)?)
+            .with_reading(meta.calibration.clone(), meta.abstention.clone(), evaluation::read(dir, &meta)?);
+        Ok((Self { meta, predictor }, made))
     }
 }
 
@@ -251,6 +268,17 @@ impl BundleMeta {
                 golden_sha256: &quantization.golden_sha256,
             }),
             (Precision::Int8, None) => Err(BundleError::NotQuantized { path: dir.to_owned() }),
+        }
+    }
+
+    /// What the model is built of, with its weights in f32.
+    fn origin<'a>(&self, weights: &'a dyn Arrays) -> Origin<'a> {
+        Origin {
+            architecture: self.architecture,
+            hidden_units: self.hidden_units,
+            classes: self.labels.len(),
+            image_size: self.preprocessing.image_size,
+            weights,
         }
     }
 

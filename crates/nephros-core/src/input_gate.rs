@@ -11,13 +11,17 @@
 //! (<https://arxiv.org/abs/2204.06507>).
 
 mod images;
+mod orientation;
 mod profile;
 mod reason;
+mod similar;
 mod traits;
 
 pub use images::{Prints, TrainingImages, pooled_features};
-pub use profile::{FalseAlarms, InputProfile, Limit, Statistic, reference_grey};
+pub use orientation::{Orientation, Picture, Upright};
+pub use profile::{CaseUnit, FalseAlarms, InputProfile, Limit, Statistic, reference_grey};
 pub use reason::{Reason, ReasonCode, refusal};
+pub use similar::{Cases, Similar};
 pub use traits::Traits;
 
 /// What a model knows about the images that it was trained on.
@@ -35,7 +39,8 @@ impl InputGate {
     ///
     /// A picture without a body is not measured any further.
     pub fn reasons(&self, traits: &Traits, features: &[f32]) -> Vec<Reason> {
-        let mut values = traits.values(&self.profile.grey);
+        let mut values = self.orientation(traits);
+        values.extend(traits.values(&self.profile.grey));
         if traits.has_body() {
             let pooled = pooled_features(features, self.images.channels());
             let distance = self.images.distance(&pooled, self.profile.neighbours);
@@ -51,6 +56,29 @@ impl InputGate {
         reasons.sort_by_key(|reason| reason.code);
         reasons.dedup_by_key(|reason| reason.code);
         reasons
+    }
+
+    /// The nearest training slices of `count` patients, the nearest first, by `features` as in
+    /// [`Self::reasons`]; `labels` are the model's. None for a gate that does not know whose its
+    /// images are.
+    pub fn similar(&self, features: &[f32], labels: &[String], count: usize) -> Vec<Similar> {
+        let pooled = pooled_features(features, self.images.channels());
+        let unit = self.profile.case_unit;
+        let similar = |(path, label, group, distance): (&str, u32, u32, f64)| Similar {
+            path: path.to_owned(),
+            class: labels.get(label as usize).cloned().unwrap_or_default(),
+            patient: (unit == Some(CaseUnit::Patient)).then_some(group),
+            group: (unit == Some(CaseUnit::Group)).then_some(group),
+            // As many decimals as anyone reads.
+            distance: (distance * 1e4).round() / 1e4,
+        };
+        self.images.similar(&pooled, count).into_iter().map(similar).collect()
+    }
+
+    /// How the picture lies, where that can be told.
+    fn orientation(&self, traits: &Traits) -> Vec<(Statistic, f64)> {
+        let told = traits.picture().and_then(|picture| self.images.upright.orientation(picture, |_| true));
+        told.map_or_else(Vec::new, Statistic::of_orientation)
     }
 
     fn near_copy(&self, traits: &Traits) -> Option<Reason> {

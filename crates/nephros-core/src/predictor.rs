@@ -1,9 +1,13 @@
 //! A loaded model that answers for images.
 
+mod head;
+
 use std::path::{Path, PathBuf};
 
-use nephros_conv::{ConvError, Network};
+use nephros_conv::ConvError;
 use rayon::prelude::*;
+
+pub use head::Head;
 
 use crate::{
     abstention::{Abstention, Answer},
@@ -11,7 +15,7 @@ use crate::{
     calibration::Calibration,
     digest::sha256,
     hint::Hint,
-    input_gate::{InputGate, Reason, Traits},
+    input_gate::{InputGate, Reason, Similar, Traits},
     keras::{self, KerasError, KerasModel},
     network::{Architecture, Features, NetworkError, Precision},
     pixels::RgbImage,
@@ -120,6 +124,27 @@ impl Prediction {
     }
 }
 
+/// A prediction with what the training images say about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gated {
+    /// What the network says, whether it counts or not.
+    pub prediction: Prediction,
+    /// What speaks against giving a label, or is to be known.
+    pub reasons: Vec<Reason>,
+    /// The nearest training slices, where they were asked for.
+    pub similar: Vec<Similar>,
+}
+
+/// What a model is built of.
+pub(crate) struct Origin<'a> {
+    pub architecture: Architecture,
+    pub hidden_units: usize,
+    pub classes: usize,
+    pub image_size: [usize; 3],
+    /// In f32.
+    pub weights: &'a dyn Arrays,
+}
+
 /// A loaded model; shared between threads as it is.
 #[derive(Debug)]
 pub struct Predictor {
@@ -158,24 +183,41 @@ impl Predictor {
         normalization: Option<Normalization>,
         precision: Option<Precision>,
     ) -> Result<Self, ModelError> {
+        Self::load_with(path, normalization, precision, |_| Ok(())).map(|(predictor, ())| predictor)
+    }
+
+    /// As [`Self::load_as`], with what `more` makes of the f32 weights, which are read once for both.
+    ///
+    /// # Errors
+    /// See [`ModelError`], and what `more` says.
+    pub(crate) fn load_with<T: Send>(
+        path: &Path,
+        normalization: Option<Normalization>,
+        precision: Option<Precision>,
+        more: impl FnOnce(&Origin<'_>) -> Result<T, ModelError> + Send,
+    ) -> Result<(Self, T), ModelError> {
         if path.is_file() {
             return match precision {
                 _ if !keras::is_named_so(path) => Err(ModelError::NotAModel { path: path.to_owned() }),
                 Some(Precision::Int8) => Err(BundleError::NotQuantized { path: path.to_owned() }.into()),
-                _ => Self::load_keras(path, normalization),
+                _ => Self::load_keras(path, normalization, more),
             };
         }
-        let predictor = Bundle::load_as(path, precision)?.predictor;
+        let (Bundle { predictor, .. }, made) = Bundle::load_with(path, precision, more)?;
         let expected = predictor.preprocessing.normalization;
         match normalization {
             Some(got) if got != expected => {
                 Err(ModelError::Normalization { path: path.to_owned(), expected, got })
             }
-            _ => Ok(predictor),
+            _ => Ok((predictor, made)),
         }
     }
 
-    fn load_keras(path: &Path, normalization: Option<Normalization>) -> Result<Self, ModelError> {
+    fn load_keras<T>(
+        path: &Path,
+        normalization: Option<Normalization>,
+        more: impl FnOnce(&Origin<'_>) -> Result<T, ModelError>,
+    ) -> Result<(Self, T), ModelError> {
         let KerasModel { architecture, hidden_units, classes, image_size, weights, .. } =
             keras::read_model(path)?;
         let labels = assumed_labels(classes);
@@ -185,7 +227,8 @@ impl Predictor {
         let digest = sha256(&weights.to_bytes().map_err(NetworkError::from)?);
         let id = format!("{architecture}-{}", &digest[..8]);
         let model = Self::from_parts(architecture, hidden_units, labels, preprocessing, &weights, id)?;
-        Ok(Self { assumption: Some(assumption), ..model })
+        let made = more(&Origin { architecture, hidden_units, classes, image_size, weights: &weights })?;
+        Ok((Self { assumption: Some(assumption), ..model }, made))
     }
 
     /// Builds the networks of a model; `labels` are in the order of the head's outputs.
@@ -310,6 +353,19 @@ impl Predictor {
         gate.map_or_else(Vec::new, |(gate, traits)| gate.reasons(traits, features))
     }
 
+    /// The nearest training slices of `count` patients, the nearest first; `features` are a picture's
+    /// own as [`Self::features`] gives them. None for a model that does not know whose its training
+    /// images are, see [`Self::knows_cases`].
+    pub fn similar(&self, features: &[f32], count: usize) -> Vec<Similar> {
+        let gate = self.input_gate.as_ref();
+        gate.map_or_else(Vec::new, |gate| gate.similar(features, &self.labels, count))
+    }
+
+    /// Whether [`Self::similar`] has slices to name.
+    pub fn knows_cases(&self) -> bool {
+        self.input_gate.as_ref().is_some_and(|gate| gate.images.cases().is_some())
+    }
+
     /// The answer that a prediction amounts to; `None` for a model that knows no error rate.
     pub fn answer(&self, prediction: &Prediction) -> Option<Answer> {
         let abstention = self.abstention.as_ref()?;
@@ -325,14 +381,17 @@ impl Predictor {
         Ok(predictions.swap_remove(0))
     }
 
-    /// As [`Self::predict`], with what the input gate says about the image.
+    /// As [`Self::predict`], with what the input gate says about the image and the nearest training
+    /// slices of `similar` patients.
     ///
     /// # Errors
     /// See [`PredictError`].
-    pub fn predict_gated(&self, image: &RgbImage) -> Result<(Prediction, Vec<Reason>), PredictError> {
+    pub fn predict_gated(&self, image: &RgbImage, similar: usize) -> Result<Gated, PredictError> {
         let features = self.features(&self.preprocessing.apply(image), 1)?;
         let reasons = self.reasons(self.traits(image).as_ref(), &features);
-        Ok((self.predict_features(&features, 1)?.swap_remove(0), reasons))
+        let prediction = self.predict_features(&features, 1)?.swap_remove(0);
+        let similar = if similar > 0 { self.similar(&features, similar) } else { Vec::new() };
+        Ok(Gated { prediction, reasons, similar })
     }
 
     /// Classifies images on all cores of the current rayon pool; each result equals the single
@@ -375,6 +434,20 @@ impl Predictor {
         Ok(features)
     }
 
+    /// What the softmax is taken of, `[batch, labels]`, for features as [`Predictor::features`] gives
+    /// them.
+    ///
+    /// # Errors
+    /// See [`PredictError`].
+    pub fn logits(&self, features: &[f32], batch: usize) -> Result<Vec<f32>, PredictError> {
+        self.head.logits(features, batch)
+    }
+
+    /// Channels of the last feature map.
+    pub fn feature_channels(&self) -> usize {
+        self.features.output().channels
+    }
+
     /// Classifies features as [`Predictor::features`] gives them.
     ///
     /// # Errors
@@ -385,37 +458,6 @@ impl Predictor {
             Some(calibration) => predictions.iter().map(|raw| calibration.apply(raw)).collect(),
             None => predictions,
         })
-    }
-}
-
-/// The part of a model after its feature extractor; on its own for features that are cached.
-#[derive(Debug)]
-pub struct Head(Network);
-
-impl Head {
-    /// Builds the head of a model for `classes` labels; of the weights only its own are read.
-    ///
-    /// # Errors
-    /// See [`NetworkError`].
-    pub fn new(
-        architecture: Architecture,
-        hidden_units: usize,
-        classes: usize,
-        image_size: [usize; 3],
-        weights: &dyn Arrays,
-    ) -> Result<Self, NetworkError> {
-        architecture.build_head(weights, classes, hidden_units, image_size).map(Self)
-    }
-
-    /// Classifies features as [`Predictor::features`] gives them.
-    ///
-    /// # Errors
-    /// See [`PredictError`].
-    pub fn predict(&self, features: &[f32], batch: usize) -> Result<Vec<Prediction>, PredictError> {
-        let classes = self.0.output().len();
-        let mut logits = vec![0.0; batch * classes];
-        self.0.forward(features, batch, &mut logits)?;
-        logits.chunks_exact(classes).enumerate().map(|(i, logits)| prediction(i, logits)).collect()
     }
 }
 
@@ -457,17 +499,4 @@ pub(crate) fn assumption(path: &Path, normalization: Option<Normalization>, labe
              the whole image, RGB in 0 to 1 (`unit`), and {labels}; `--preprocessing caffe` or `torchvision` selects another"
         ),
     }
-}
-
-/// Softmax in f64, after subtracting the maximum: no logit overflows and the rounding of the sum
-/// stays below that of f32.
-fn prediction(image: usize, logits: &[f32]) -> Result<Prediction, PredictError> {
-    if logits.iter().any(|logit| !logit.is_finite()) {
-        return Err(PredictError::NotFinite { image, logits: logits.to_vec() });
-    }
-    let maximum = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers: Vec<f64> =
-        logits.iter().map(|logit| (f64::from(*logit) - f64::from(maximum)).exp()).collect();
-    let sum: f64 = powers.iter().sum();
-    Ok(Prediction { probabilities: powers.iter().map(|power| (power / sum) as f32).collect() })
 }

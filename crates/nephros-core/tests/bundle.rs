@@ -442,6 +442,7 @@ fn holdout(share_changed: f64, tolerance: f64) -> Holdout {
         tolerance,
         auroc_f32: Some(0.75),
         auroc_int8: None,
+        feature_distance: None,
     }
 }
 

@@ -6,11 +6,11 @@ use common::{image, labels, noise, preprocessing, weights};
 use nephros_core::{
     explain::{
         ExplainError, Explainer, Method, NoSuchClass, Question,
-        gradcam::{Head, Weighting},
+        gradcam::{Gradient, Weighting},
     },
     network::Architecture,
     pixels::Crop,
-    predictor::{ModelError, Predictor},
+    predictor::{Head, ModelError, Predictor},
     preprocessing::Preprocessing,
     weights::Weights,
 };
@@ -69,20 +69,19 @@ fn the_analytic_gradient_is_that_of_the_predictor() {
     {
         let size = [32, 32, 3];
         let weights = weights(architecture, 3, hidden_units, size);
+        let analytic = Gradient::new(architecture, hidden_units, 3, size, &weights).unwrap();
         let head = Head::new(architecture, hidden_units, 3, size, &weights).unwrap();
-        let engine =
-            nephros_core::predictor::Head::new(architecture, hidden_units, 3, size, &weights).unwrap();
         let length = architecture.feature_len(size);
         let features: Vec<f32> = noise(length, 9).iter().map(|value| value.abs()).collect();
         for class in 0..3 {
-            let gradient = head.gradient(&features, class);
+            let gradient = analytic.by_features(&features, &head.logits(&features, 1).unwrap(), class);
             let largest = gradient.iter().fold(0.0_f64, |largest, by| largest.max(by.abs()));
             assert!(largest > 0.01, "a gradient worth comparing");
             for place in (0..length).step_by(5) {
                 let moved = |step: f32| {
                     let mut features = features.clone();
                     features[place] += step;
-                    log_odds(&engine.predict(&features, 1).unwrap()[0].probabilities, class)
+                    log_odds(&head.predict(&features, 1).unwrap()[0].probabilities, class)
                 };
                 let expected = (moved(STEP) - moved(-STEP)) / f64::from(2.0 * STEP);
                 let off = (gradient[place] - expected).abs();

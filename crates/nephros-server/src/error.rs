@@ -20,6 +20,8 @@ pub enum Code {
     InvalidJson,
     /// The image is not base64.
     InvalidBase64,
+    /// A parameter after the `?` of the address has a value that it cannot have.
+    InvalidQuery,
     /// A token is needed and was not sent, or is not the server's.
     Unauthorized,
     /// A page of another site called what only this server's own page may call.
@@ -60,9 +62,10 @@ pub enum Code {
 
 impl Code {
     /// Every code, by status.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::InvalidJson,
         Self::InvalidBase64,
+        Self::InvalidQuery,
         Self::Unauthorized,
         Self::ForeignOrigin,
         Self::ForeignHost,
@@ -88,6 +91,7 @@ impl Code {
         match self {
             Self::InvalidJson => "invalid_json",
             Self::InvalidBase64 => "invalid_base64",
+            Self::InvalidQuery => "invalid_query",
             Self::Unauthorized => "unauthorized",
             Self::ForeignOrigin => "foreign_origin",
             Self::ForeignHost => "foreign_host",
@@ -112,7 +116,7 @@ impl Code {
     /// The status it is sent with.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::InvalidJson | Self::InvalidBase64 => StatusCode::BAD_REQUEST,
+            Self::InvalidJson | Self::InvalidBase64 | Self::InvalidQuery => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::ForeignOrigin | Self::ForeignHost => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -139,6 +143,14 @@ pub enum ApiError {
     /// See [`Code::InvalidBase64`].
     #[error("`image` is not base64: {}", .0.to_string().trim_end_matches('.'))]
     InvalidBase64(#[source] base64::DecodeError),
+    /// See [`Code::InvalidQuery`].
+    #[error("`similar`: expected a whole number from 0 to {most}, got `{got}`")]
+    InvalidQuery {
+        /// The largest number.
+        most: usize,
+        /// The value sent.
+        got: String,
+    },
     /// See [`Code::Unauthorized`].
     #[error("this server needs a token")]
     Unauthorized,
@@ -212,6 +224,7 @@ impl ApiError {
         match self {
             Self::InvalidJson(_) => Code::InvalidJson,
             Self::InvalidBase64(_) => Code::InvalidBase64,
+            Self::InvalidQuery { .. } => Code::InvalidQuery,
             Self::Unauthorized => Code::Unauthorized,
             Self::ForeignOrigin => Code::ForeignOrigin,
             Self::ForeignHost => Code::ForeignHost,

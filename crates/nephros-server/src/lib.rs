@@ -6,7 +6,7 @@
 //! | `GET /samples`, `GET /samples/{n}` | images to try |
 //! | `GET /health` | `{"status", "model", "version"}` |
 //! | `POST /predict` | `{"image": "<base64>"}` gives `[{"image": "Normal"}]`: the contract of the reference |
-//! | `POST /api/v1/predictions` | an image file, or the same JSON, gives label, probabilities, model and time |
+//! | `POST /api/v1/predictions` | an image file, or the same JSON, gives label, probabilities, model and time; with `?similar=K` also the nearest training slices of K patients |
 //! | `POST /train` | runs the pipeline, then `Training done successfully!` |
 //!
 //! # Errors
@@ -16,6 +16,7 @@
 //! |---|---|---|
 //! | `invalid_json` | 400 | the body is not JSON |
 //! | `invalid_base64` | 400 | the image is not base64 |
+//! | `invalid_query` | 400 | `?similar=` without a whole number from 0 to 20 |
 //! | `unauthorized` | 401 | no token, or not the server's; with `WWW-Authenticate: Bearer` |
 //! | `foreign_origin` | 403 | `POST /train` from a page of another site |
 //! | `foreign_host` | 403 | an open loopback server was called by a foreign name (DNS rebinding) |
@@ -67,7 +68,7 @@ use tower_http::{
 pub use access::Access;
 pub use error::{ApiError, BoxError, Code};
 pub use serve::{ServeError, ServeOptions, Server, serve};
-pub use state::{AppState, Classifier, Limits, Sample, Service, TrainFailure, Trained, Trainer};
+pub use state::{AppState, Classified, Classifier, Limits, Sample, Service, TrainFailure, Trained, Trainer};
 
 /// All routes over one state.
 pub fn app(state: AppState) -> Router {

@@ -5,12 +5,12 @@ use std::time::Instant;
 use axum::{
     Json,
     body::Body,
-    extract::State,
+    extract::{RawQuery, State},
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 use nephros_core::{
-    input_gate::{Reason, refusal},
+    input_gate::{Reason, Similar, refusal},
     pixels,
 };
 use serde::{Serialize, Serializer};
@@ -18,7 +18,7 @@ use serde::{Serialize, Serializer};
 use crate::{
     body::{self, Form},
     error::ApiError,
-    state::{AppState, Classifier},
+    state::{AppState, Classified, Classifier},
 };
 
 /// What the page shows.
@@ -36,6 +36,9 @@ pub(crate) struct Answer {
     /// What the input gate says, with the codes; a refusal is the text of `refer`, too.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<Reason>,
+    /// The nearest training slices; absent where they were not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    similar: Option<Vec<Similar>>,
     /// From the whole body to the answer, waiting for a free core included.
     milliseconds: f64,
 }
@@ -53,25 +56,42 @@ pub(crate) async fn predict(
     let form = body::form(&headers)
         .filter(|form| *form == Form::Json)
         .ok_or_else(|| body::unsupported(&headers, "`application/json`"))?;
-    let answer = answer(&state, form, body).await?;
+    let answer = answer(&state, form, body, 0).await?;
     let label = serde_json::Value::from(answer.label);
     let text = format!("[{{\"image\": {label}}}]");
     Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
-/// The same prediction with its probabilities.
+/// The same prediction with its probabilities, and with the nearest training slices of as many
+/// patients as `?similar=` says.
 pub(crate) async fn predictions(
     State(state): State<AppState>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Answer>, ApiError> {
+    let similar = similar(query.as_deref().unwrap_or_default())?;
     let form = body::form(&headers).ok_or_else(|| {
         body::unsupported(&headers, "`image/*`, `application/octet-stream` or `application/json`")
     })?;
-    answer(&state, form, body).await.map(Json)
+    answer(&state, form, body, similar).await.map(Json)
 }
 
-async fn answer(state: &AppState, form: Form, body: Body) -> Result<Answer, ApiError> {
+/// Most patients of whom a similar slice is named.
+const MOST_SIMILAR: usize = 20;
+
+/// The number after `similar=`; 0 without one. Other parameters are not looked at.
+fn similar(query: &str) -> Result<usize, ApiError> {
+    let Some(value) = query.split('&').find_map(|pair| pair.strip_prefix("similar=")) else { return Ok(0) };
+    let number = value.parse().ok().filter(|&number: &usize| number <= MOST_SIMILAR);
+    number.ok_or_else(|| {
+        // A value as long as the address may be says no more than its beginning.
+        let got = value.chars().take(40).collect();
+        ApiError::InvalidQuery { most: MOST_SIMILAR, got }
+    })
+}
+
+async fn answer(state: &AppState, form: Form, body: Body, similar: usize) -> Result<Answer, ApiError> {
     let model = state.model().ok_or(ApiError::NoModel)?;
     let _place = state.admission().try_acquire_owned().map_err(|_| ApiError::Overloaded)?;
     let limits = *state.limits();
@@ -81,7 +101,7 @@ async fn answer(state: &AppState, form: Form, body: Body) -> Result<Answer, ApiE
     let work = tokio::task::spawn_blocking(move || {
         // Held by the work, not by the handler: a client that goes away frees no core that is still busy.
         let _core = core;
-        classify(model.as_ref(), form, body, limits.pixels)
+        classify(model.as_ref(), form, body, limits.pixels, similar)
     });
     let mut answer = work.await.map_err(|error| ApiError::Internal(error.into()))??;
     answer.milliseconds = (start.elapsed().as_secs_f64() * 1e6).round() / 1e3;
@@ -93,11 +113,14 @@ fn classify(
     form: Form,
     body: Vec<u8>,
     max_pixels: usize,
+    similar: usize,
 ) -> Result<Answer, ApiError> {
     let bytes = body::image_bytes(form, body)?;
     let image = pixels::decode_with_limits(&bytes, pixels::Limits { max_pixels })?;
     drop(bytes);
-    let (probabilities, reasons) = model.classify_gated(&image).map_err(ApiError::Internal)?;
+    let asked = similar > 0;
+    let Classified { probabilities, reasons, similar } =
+        model.classify_gated(&image, similar).map_err(ApiError::Internal)?;
     let (top, probability) = highest(&probabilities)
         .filter(|_| probabilities.len() == model.labels().len())
         .ok_or_else(|| ApiError::Internal("the model gave no probability for each of its labels".into()))?;
@@ -110,6 +133,7 @@ fn classify(
         model: model.id().to_owned(),
         refer: refusal.or_else(|| model.refer(&probabilities)),
         reasons,
+        similar: asked.then_some(similar),
         milliseconds: 0.0,
     })
 }

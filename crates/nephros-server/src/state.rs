@@ -12,13 +12,24 @@ use std::{
 use axum::body::Bytes;
 use nephros_core::{
     hint::Hint,
-    input_gate::Reason,
+    input_gate::{Reason, Similar},
     pixels::RgbImage,
-    predictor::{Prediction, Predictor},
+    predictor::{Gated, Prediction, Predictor},
 };
 use tokio::sync::Semaphore;
 
 use crate::{access::Access, error::BoxError};
+
+/// What a model says about an image.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Classified {
+    /// Probability of each class; as many as there are labels.
+    pub probabilities: Vec<f32>,
+    /// What speaks against giving the image a label.
+    pub reasons: Vec<Reason>,
+    /// The nearest training slices, where they were asked for.
+    pub similar: Vec<Similar>,
+}
 
 /// A loaded model, as the server needs it.
 pub trait Classifier: Send + Sync {
@@ -34,13 +45,13 @@ pub trait Classifier: Send + Sync {
     /// Whatever the engine reports; the client reads only that the server failed.
     fn classify(&self, image: &RgbImage) -> Result<Vec<f32>, BoxError>;
 
-    /// As [`Self::classify`], with what speaks against giving the image a label; nothing does for a
-    /// model that cannot tell.
+    /// As [`Self::classify`], with what speaks against giving the image a label and the nearest training
+    /// slices of `similar` patients; neither for a model that cannot tell.
     ///
     /// # Errors
     /// As [`Self::classify`].
-    fn classify_gated(&self, image: &RgbImage) -> Result<(Vec<f32>, Vec<Reason>), BoxError> {
-        Ok((self.classify(image)?, Vec::new()))
+    fn classify_gated(&self, image: &RgbImage, _similar: usize) -> Result<Classified, BoxError> {
+        Ok(Classified { probabilities: self.classify(image)?, ..Classified::default() })
     }
 
     /// Why a radiologist has to look at an image with these probabilities; `None` where the label
@@ -63,9 +74,9 @@ impl Classifier for Predictor {
         Ok(self.predict(image)?.probabilities)
     }
 
-    fn classify_gated(&self, image: &RgbImage) -> Result<(Vec<f32>, Vec<Reason>), BoxError> {
-        let (prediction, reasons) = self.predict_gated(image)?;
-        Ok((prediction.probabilities, reasons))
+    fn classify_gated(&self, image: &RgbImage, similar: usize) -> Result<Classified, BoxError> {
+        let Gated { prediction, reasons, similar } = self.predict_gated(image, similar)?;
+        Ok(Classified { probabilities: prediction.probabilities, reasons, similar })
     }
 
     fn refer(&self, probabilities: &[f32]) -> Option<String> {
@@ -79,7 +90,12 @@ pub type Trainer = Arc<dyn Fn() -> Result<Trained, TrainFailure> + Send + Sync>;
 /// What a training that went through ends in.
 pub enum Trained {
     /// A model to serve from now on.
-    Serve(Arc<dyn Classifier>),
+    Serve {
+        /// The model.
+        model: Arc<dyn Classifier>,
+        /// In what it is not as the one before, in a sentence that a client may read.
+        notice: Option<String>,
+    },
     /// A model that is whole but not to be served; the current one stays.
     Refused {
         /// Its name.
@@ -191,10 +207,11 @@ struct Inner {
     admission: Arc<Semaphore>,
 }
 
-/// The model that answers, and why a newer one does not.
+/// The model that answers, what is to be known about it, and why a newer one does not.
 #[derive(Clone, Default)]
 struct Current {
     model: Option<Arc<dyn Classifier>>,
+    notice: Option<String>,
     refused: Option<String>,
 }
 
@@ -209,7 +226,7 @@ impl AppState {
     pub fn new(service: Service, access: Access) -> Self {
         let Service { model, trainer, samples, limits } = service;
         Self(Arc::new(Inner {
-            current: RwLock::new(Current { model, refused: None }),
+            current: RwLock::new(Current { model, ..Current::default() }),
             trainer,
             training: AtomicBool::new(false),
             samples,
@@ -225,6 +242,11 @@ impl AppState {
         self.current().model
     }
 
+    /// In what the current model is not as the one before.
+    pub fn notice(&self) -> Option<String> {
+        self.current().notice
+    }
+
     /// Why the model of the last training is not the current one.
     pub fn refused(&self) -> Option<String> {
         self.current().refused
@@ -235,10 +257,11 @@ impl AppState {
         self.0.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes `model` the current one for requests that start from now on.
-    pub fn replace_model(&self, model: Arc<dyn Classifier>) {
+    /// Makes `model` the current one for requests that start from now on; `notice` is what clients are
+    /// told about it.
+    pub fn replace_model(&self, model: Arc<dyn Classifier>, notice: Option<String>) {
         *self.0.current.write().unwrap_or_else(PoisonError::into_inner) =
-            Current { model: Some(model), refused: None };
+            Current { model: Some(model), notice, refused: None };
     }
 
     /// Keeps the current model and notes why the one just trained does not take its place.

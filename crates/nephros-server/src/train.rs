@@ -19,9 +19,12 @@ pub(crate) async fn train(State(state): State<AppState>) -> Result<&'static str,
         let _guard = guard;
         tracing::info!("training started");
         match trainer().inspect_err(|failure| tracing::warn!(%failure, "training failed"))? {
-            Trained::Serve(model) => {
+            Trained::Serve { model, notice } => {
                 tracing::info!(model = model.id(), "training done, model replaced");
-                state.replace_model(model);
+                if let Some(notice) = &notice {
+                    tracing::warn!(model = model.id(), "{notice}");
+                }
+                state.replace_model(model, notice);
             }
             Trained::Refused { model, reason } => {
                 tracing::warn!(model, "training done, model not served: {reason}");

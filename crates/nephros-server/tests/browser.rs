@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests")]
 
 use std::{
+    collections::BTreeMap,
     env,
     io::Cursor,
     path::{Path, PathBuf},
@@ -15,6 +16,11 @@ use std::{
 
 use image::{ImageFormat, Luma, imageops};
 use nephros_core::{
+    bundle::{Bundle, BundleParts},
+    input_gate::{
+        CaseUnit, Cases, FalseAlarms, InputGate, InputProfile, Limit, Prints, Statistic, TrainingImages,
+        pooled_features,
+    },
     network::Architecture,
     pixels::decode,
     predictor::Predictor,
@@ -22,7 +28,7 @@ use nephros_core::{
     weights::{Tensor, Weights},
 };
 use nephros_server::{Sample, ServeOptions, Server, Service};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 const SIDE: u32 = 256;
@@ -71,7 +77,8 @@ fn browser_or_skip() -> Option<Browser> {
     }
 }
 
-/// `compact` at 32×32 with weights from a fixed sequence: a real network that was never trained.
+/// `compact` at 32×32 with weights from a fixed sequence: a real network that was never trained. It
+/// knows three slices of two patients, and refuses what is coloured.
 fn untrained() -> Predictor {
     let labels = vec!["Normal".to_owned(), "Tumor".to_owned()];
     let preprocessing = Preprocessing::new([32, 32, 3], Normalization::Unit);
@@ -90,15 +97,56 @@ fn untrained() -> Predictor {
         (key, Tensor { shape, values })
     });
     let weights = Weights(tensors.collect());
-    Predictor::from_parts(
-        Architecture::Compact,
-        0,
+    let parts = BundleParts {
+        architecture: Architecture::Compact,
+        hidden_units: 0,
         labels,
         preprocessing,
-        &weights,
-        "compact-untrained".to_owned(),
-    )
-    .unwrap()
+        params: json!({}),
+        dataset_digest: String::new(),
+        split_digest: String::new(),
+        metrics: Value::Null,
+        calibration: None,
+        abstention: None,
+    };
+    let (folder, images) = (tempfile::tempdir().unwrap(), [decode(&slice(175)).unwrap()]);
+    let dir = folder.path().join("bundle");
+    Bundle::save(&dir, parts.clone(), &weights, &images).unwrap();
+    let gate = input_gate(&Bundle::load(&dir).unwrap().predictor);
+    Bundle::save_with(&dir, parts, &weights, &images, Some(&gate)).unwrap();
+    Bundle::load(&dir).unwrap().predictor
+}
+
+/// A gate that knows three slices, the first two of one patient.
+fn input_gate(model: &Predictor) -> InputGate {
+    let slices = [170, 180, 240].map(|kidney| decode(&slice(kidney)).unwrap());
+    let channels = model.feature_channels();
+    let pooled = slices.iter().flat_map(|slice| {
+        pooled_features(&model.features(&model.preprocessing().apply(slice), 1).unwrap(), channels)
+    });
+    let names = ["Normal/Normal- (1).jpg", "Normal/Normal- (2).jpg", "Tumor/Tumor- (7).jpg"];
+    let prints = Prints::new(names.map(|name| (0, name.to_owned())));
+    let cases = Cases { labels: vec![0, 0, 1], groups: vec![1, 1, 2], rows: vec![0, 1, 2] };
+    InputGate {
+        profile: InputProfile {
+            sha256: String::new(),
+            rate: 0.01,
+            neighbours: 1,
+            near_copy_bits: None,
+            case_unit: Some(CaseUnit::Patient),
+            grey: vec![0.5; 32],
+            limits: [(Statistic::Chroma, Limit { low: None, high: Some(0.01) })].into(),
+            validation: FalseAlarms {
+                images: 1,
+                groups: 1,
+                unit: "patient".into(),
+                refused: 0,
+                share: 0.0,
+                by_code: BTreeMap::new(),
+            },
+        },
+        images: TrainingImages::new(&pooled.collect::<Vec<f32>>(), channels, prints).with_cases(cases),
+    }
 }
 
 /// A body with spine and two kidneys, as far as ellipses go: something to look at in the preview.
@@ -130,6 +178,19 @@ fn sample(name: &str, label: &str, kidney: u8) -> Sample {
     }
 }
 
+/// A picture that no scanner makes.
+fn photograph() -> Sample {
+    let picture = image::RgbImage::from_fn(SIDE, SIDE, |x, y| image::Rgb([x as u8, y as u8, 120]));
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Png).unwrap();
+    Sample {
+        name: "Photograph".to_owned(),
+        label: None,
+        bytes: bytes.into_inner().into(),
+        ..sample("", "", 0)
+    }
+}
+
 /// Steps that the driver reported.
 struct Steps(Vec<Value>);
 
@@ -147,7 +208,7 @@ async fn drive(browser: Browser, token: Option<&str>, model: Option<Arc<Predicto
     let (image, broken) = (folder.path().join("slice 1.png"), folder.path().join("report.txt"));
     fs_err::write(&image, slice(175)).unwrap();
     fs_err::write(&broken, "<html>not a slice</html>").unwrap();
-    let samples = vec![sample("Patient 1", "Normal", 175), sample("Patient 2", "Tumor", 235)];
+    let samples = vec![sample("Patient 1", "Normal", 175), sample("Patient 2", "Tumor", 235), photograph()];
     let service = Service { model: model.map(|model| model as _), samples, ..Service::default() };
     let options = ServeOptions {
         address: ([127, 0, 0, 1], 0).into(),
@@ -192,10 +253,26 @@ fn check_predictions(steps: &Steps, model: &Predictor) {
         let result = steps.get(step, name);
         assert_eq!(result["label"], label.as_str(), "{result:#}");
         assert_eq!(result["probability"], probability.as_str());
-        assert_eq!(result["model"], "compact-untrained");
+        assert_eq!(result["caption"], "Most probable class");
+        assert_eq!(result["model"], model.id());
         assert_eq!(result["error"], Value::Null);
         assert_eq!(result["rows"].as_array().unwrap().len(), 2);
+        check_similar(result, model);
         assert_eq!(result["overflow"], false, "the page is wider than the window");
+    }
+}
+
+/// One slice of each of the two patients, as the model itself names them.
+fn check_similar(result: &Value, model: &Predictor) {
+    let shown = result["similar"].as_array().unwrap();
+    let input = model.preprocessing().apply(&decode(&slice(175)).unwrap());
+    let expected = model.similar(&model.features(&input, 1).unwrap(), 3);
+    assert_eq!((shown.len(), expected.len()), (2, 2));
+    for (shown, expected) in shown.iter().zip(&expected) {
+        let (class, path, patient) = (&expected.class, &expected.path, expected.patient.unwrap());
+        let distance = expected.distance;
+        let words = shown.as_str().unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(words, format!("{class} patient {patient}, distance {distance:.2} {path}"));
     }
 }
 
@@ -203,7 +280,7 @@ fn check_page(steps: &Steps) {
     for name in ["desktop", "phone"] {
         let open = steps.get("open", name);
         assert_eq!(open["disabled"], true, "there is nothing to predict yet");
-        assert_eq!(open["samples"], 2);
+        assert_eq!(open["samples"], 3);
         assert_eq!(open["overflow"], false);
         let chosen = steps.get("chosen", name);
         assert_eq!((&chosen["chosen"], &chosen["drawn"]), (&"slice 1.png".into(), &SIDE.into()));
@@ -211,6 +288,13 @@ fn check_page(steps: &Steps) {
         assert_eq!(broken["label"], Value::Null, "the former result is gone");
         assert!(broken["error"].as_str().unwrap().starts_with("Not an image: "), "{broken:#}");
         assert_eq!(steps.get("sample", name)["truth"], "The sample's own label is Normal.");
+        let refused = steps.get("refused", name);
+        assert_eq!(refused["caption"], "The model does not judge this image");
+        assert_eq!(refused["label"], "No label");
+        assert_eq!(refused["probability"], Value::Null);
+        assert!(refused["reasons"].as_str().unwrap().ends_with("expected at most 1.0 %."), "{refused:#}");
+        assert_eq!((&refused["rows"], &refused["similar"]), (&json!([]), &json!([])));
+        assert_eq!(refused["overflow"], false);
         let closed = steps.get("closed", name);
         assert_eq!(
             (&closed["foreign"], &closed["complaints"]),
@@ -226,7 +310,7 @@ async fn an_image_is_classified_in_the_page() {
     let Some(browser) = browser_or_skip() else { return };
     let model = Arc::new(untrained());
     let steps = drive(browser, None, Some(Arc::clone(&model))).await;
-    assert_eq!(steps.get("open", "desktop")["status"], "Model compact-untrained");
+    assert_eq!(steps.get("open", "desktop")["status"], format!("Model {}", model.id()));
     check_predictions(&steps, &model);
     check_page(&steps);
 }

@@ -7,8 +7,8 @@ use std::{
 
 use nephros_core::{
     input_gate::{
-        FalseAlarms, InputGate, InputProfile, Limit, Prints, Reason, ReasonCode, Statistic, TrainingImages,
-        Traits, pooled_features, reference_grey, refusal,
+        CaseUnit, Cases, FalseAlarms, InputGate, InputProfile, Limit, Orientation, Prints, Reason,
+        ReasonCode, Statistic, TrainingImages, Traits, Upright, pooled_features, reference_grey, refusal,
     },
     pixels::decode,
 };
@@ -29,6 +29,9 @@ const NEIGHBOURS: usize = 5;
 const FEATURE_BYTES: usize = 768 << 10;
 /// Bits in which the hash of a copy may differ at most: resizing and JPEG change a few.
 const NEAR_COPY_BITS: u32 = 6;
+/// Most training images that the way a slice lies is told by: 256 bytes each, and a millisecond for
+/// all of them.
+const PICTURES: usize = 1024;
 /// Part of the range between its ends by which a limit is wider than what was seen: the next
 /// patient differs from all that were measured.
 const MARGIN: f64 = 0.25;
@@ -43,15 +46,44 @@ pub struct Seen {
     pub pooled: Vec<f32>,
 }
 
+/// Training images, and what is known of them.
+#[derive(Debug, Clone)]
+pub struct Training<'a> {
+    /// The images.
+    pub seen: Seen,
+    /// Of each image, in the manifest.
+    pub paths: Vec<&'a str>,
+    /// Position of each image's class among the labels.
+    pub labels: Vec<usize>,
+    /// Case of each image, see [`cases`].
+    pub cases: Vec<usize>,
+    /// What a case is.
+    pub case_unit: CaseUnit,
+}
+
 /// Validation images, and whose they are.
 #[derive(Debug, Clone)]
 pub struct Validation {
     /// The images.
     pub seen: Seen,
+    /// Case of each image, numbered as in [`Training::cases`].
+    pub cases: Vec<usize>,
     /// Group of each image; those that were kept together share it.
     pub groups: Vec<usize>,
     /// What a group is.
     pub unit: Unit,
+}
+
+/// Numbers from 1 on for the patients of images, or for what stands for them, and which of the two they
+/// are: groups that the audit found, and single images where there are none either.
+pub fn cases(records: &[Record]) -> (Vec<usize>, CaseUnit) {
+    let known = records.iter().all(|record| !record.patient.is_empty());
+    let mut numbers = BTreeMap::new();
+    let number = |record: &Record| {
+        let next = numbers.len() + 1;
+        *numbers.entry(record.unit_name()).or_insert(next)
+    };
+    (records.iter().map(number).collect(), if known { CaseUnit::Patient } else { CaseUnit::Group })
 }
 
 /// Measures the files of images, which were read and checked before.
@@ -78,21 +110,35 @@ pub fn measure(
 
 /// Positions of the training images whose features are kept, evenly spread over all.
 pub fn kept(images: usize, channels: usize) -> Vec<usize> {
-    let most = (FEATURE_BYTES / (4 * channels.max(1))).clamp(1, images.max(1));
+    spread(images, FEATURE_BYTES / (4 * channels.max(1)))
+}
+
+/// At most `most` positions, and at least one, evenly spread.
+fn spread(images: usize, most: usize) -> Vec<usize> {
+    let most = most.clamp(1, images.max(1));
     (0..most.min(images)).map(|position| position * images / most).collect()
 }
 
-/// Sets the limits. `paths` are those of the training images in the manifest, and `input_side` is
-/// the shorter side of the network's input.
+/// Sets the limits; `input_side` is the shorter side of the network's input.
+///
+/// What compares a picture with single training images is measured on training images too, each
+/// compared with those of other cases.
 pub fn fit(
-    train: &Seen,
-    paths: &[&str],
+    training: &Training<'_>,
     validation: &Validation,
     channels: usize,
     input_side: usize,
 ) -> InputGate {
+    let Training { seen: train, paths, .. } = training;
     let prints = train.traits.iter().zip(paths).map(|(traits, path)| (traits.hash(), (*path).to_owned()));
-    let images = TrainingImages::new(&train.pooled, channels, Prints::new(prints));
+    let shown: Vec<usize> = spread(train.traits.len(), PICTURES);
+    let shown: Vec<usize> =
+        shown.into_iter().filter(|&image| train.traits[image].picture().is_some()).collect();
+    let upright =
+        Upright::new(shown.iter().filter_map(|&image| train.traits[image].picture()).copied().collect());
+    let images = TrainingImages::new(&train.pooled, channels, Prints::new(prints))
+        .with_upright(upright)
+        .with_cases(numbered(training, channels));
     let grey = reference_grey(&train.traits);
     let mut limits = limits(&grey, &train.traits, &validation.seen.traits, input_side);
     let distances: Vec<f64> = validation
@@ -105,11 +151,13 @@ pub fn fit(
         let (_, high) = range(&distances);
         limits.insert(Statistic::FeatureDistance, Limit { low: None, high: Some(up(high * (1.0 + MARGIN))) });
     }
+    limits.extend(orientation_limits(&images.upright, &shown, training, validation));
     let profile = InputProfile {
         sha256: String::new(),
         rate: RATE,
         neighbours: NEIGHBOURS,
-        near_copy_bits: near_copy_bits(&images.prints, &validation.seen.traits),
+        near_copy_bits: near_copy_bits(&images.prints, training, validation),
+        case_unit: Some(training.case_unit),
         grey,
         limits,
         validation: FalseAlarms {
@@ -124,6 +172,51 @@ pub fn fit(
     let mut gate = InputGate { profile, images };
     gate.profile.validation = false_alarms(&gate, validation);
     gate
+}
+
+/// What the bundle keeps of whose the images are.
+fn numbered(training: &Training<'_>, channels: usize) -> Cases {
+    let short = |values: &[usize]| values.iter().map(|&value| value as u32).collect();
+    let Training { seen, labels, cases, .. } = training;
+    Cases { labels: short(labels), groups: short(cases), rows: short(&kept(seen.traits.len(), channels)) }
+}
+
+/// How much less a slice may resemble those of other cases than a turned one does: as much as all but
+/// [`RATE`] of the training and of the validation images. `shown` are the images of `upright`.
+fn orientation_limits(
+    upright: &Upright,
+    shown: &[usize],
+    training: &Training<'_>,
+    validation: &Validation,
+) -> BTreeMap<Statistic, Limit> {
+    let of_case: Vec<usize> = shown.iter().map(|&image| training.cases[image]).collect();
+    let told = |(traits, case): (&Traits, usize)| {
+        upright.orientation(traits.picture()?, |position| of_case[position] != case)
+    };
+    let trained: Vec<Orientation> = shown
+        .par_iter()
+        .filter_map(|&image| told((&training.seen.traits[image], training.cases[image])))
+        .collect();
+    let validated: Vec<Orientation> = validation
+        .seen
+        .traits
+        .par_iter()
+        .zip(&validation.cases)
+        .filter_map(|(traits, &case)| told((traits, case)))
+        .collect();
+    let mut limits = BTreeMap::new();
+    for side in [trained, validated] {
+        let mut columns: BTreeMap<Statistic, Vec<f64>> = BTreeMap::new();
+        for (statistic, value) in side.into_iter().flat_map(Statistic::of_orientation) {
+            columns.entry(statistic).or_default().push(value);
+        }
+        for (statistic, values) in columns {
+            let low = down(range(&values).0.min(0.0) - slack(statistic));
+            let limit = limits.entry(statistic).or_insert(Limit { low: Some(low), high: None });
+            limit.low = limit.low.map(|other| other.min(low));
+        }
+    }
+    limits
 }
 
 /// Limits of what is measured without a network.
@@ -155,7 +248,7 @@ fn bounds(statistic: Statistic, low: f64, high: f64, input_side: usize) -> Limit
     match statistic {
         // A larger image is no worse, and a smaller one is stretched.
         Statistic::Side => Limit { low: Some((low.min(input_side as f64) / 2.0).floor()), high: None },
-        Statistic::Surround => Limit { low: below, high: None },
+        Statistic::Surround | Statistic::Upright | Statistic::Unturned => Limit { low: below, high: None },
         Statistic::Chroma
         | Statistic::Window
         | Statistic::White
@@ -176,6 +269,7 @@ fn slack(statistic: Statistic) -> f64 {
         Statistic::Detail | Statistic::Aspect => 0.1,
         Statistic::Surround | Statistic::Black | Statistic::BodyShare => 0.05,
         Statistic::BrightRow | Statistic::BrightColumn => 0.03,
+        Statistic::Upright | Statistic::Unturned => 0.02,
         Statistic::Chroma | Statistic::White => 0.01,
         Statistic::Side | Statistic::FeatureDistance => 0.0,
     }
@@ -198,17 +292,22 @@ fn down(value: f64) -> f64 {
     (value * 1e6).floor() / 1e6
 }
 
-/// The most bits at which at most [`RATE`] of the validation images, which are no copies, resemble
-/// a training image.
-fn near_copy_bits(prints: &Prints, validation: &[Traits]) -> Option<u32> {
-    let nearest: Vec<u32> =
-        validation.iter().filter_map(|traits| prints.nearest(traits.hash())).map(|(bits, _)| bits).collect();
+/// The most bits at which at most [`RATE`] of the images resemble a training image of another case, of
+/// which they are no copies.
+fn near_copy_bits(prints: &Prints, training: &Training<'_>, validation: &Validation) -> Option<u32> {
+    let trained = training.seen.traits.par_iter().zip(&training.cases);
+    let validated = validation.seen.traits.par_iter().zip(&validation.cases);
+    let nearest: Vec<u32> = trained
+        .chain(validated)
+        .filter_map(|(traits, case)| prints.nearest_of(traits.hash(), |image| training.cases[image] != *case))
+        .map(|(bits, _)| bits)
+        .collect();
     let allowed = (RATE * nearest.len() as f64).floor() as usize;
     (0..=NEAR_COPY_BITS).rev().find(|&most| nearest.iter().filter(|&&bits| bits <= most).count() <= allowed)
 }
 
 fn false_alarms(gate: &InputGate, validation: &Validation) -> FalseAlarms {
-    let Validation { seen, groups, unit } = validation;
+    let Validation { seen, groups, unit, .. } = validation;
     let reasons: Vec<Vec<Reason>> = seen
         .traits
         .iter()

@@ -82,7 +82,7 @@ fn the_series_of_the_real_four_classes_are_found() {
     else {
         return;
     };
-    let audit = audit(&zip, &Silent).unwrap();
+    let audit = audit(&zip, None, &Silent).unwrap();
     let series = column(&csv, "series");
     let index = agreement(&audit, &series);
     println!("kidney-ct-4class: adjusted Rand index {index:.3}\n{audit}");
@@ -109,7 +109,7 @@ fn mixed_groups(audit: &Audit) -> usize {
 #[test]
 fn the_465_real_scans_fall_into_few_groups() {
     let Some(zip) = shared("kidney-ct-scan-image.zip") else { return };
-    let audit = audit(&zip, &Silent).unwrap();
+    let audit = audit(&zip, None, &Silent).unwrap();
     println!("{audit}");
     // scripts/real-cohort knows 7 patients in 10 or more series.
     assert!((10..=20).contains(&audit.sizes.len()), "{}", audit.sizes.len());
@@ -148,7 +148,7 @@ fn drawn_patients_are_found_though_names_are_shuffled() {
     let classes = vec![PhantomClass::Normal, PhantomClass::Tumor, PhantomClass::Cyst];
     let cohort = Cohort { patients: 24, slices: 10, seed: 5, classes, size: 256, ..Cohort::default() };
     let truth = shuffled(folder.path(), &cohort);
-    let audit = audit(&folder.path().join("shuffled"), &Silent).unwrap();
+    let audit = audit(&folder.path().join("shuffled"), None, &Silent).unwrap();
     let index = agreement(&audit, &truth);
     println!("24 drawn patients, shuffled names: adjusted Rand index {index:.3}\n{audit}");
     assert!(index >= 0.95, "{index}");
@@ -192,7 +192,7 @@ fn copies_are_found_whatever_the_file_is() {
     save(&original, &set.join("Normal/x.bmp"), ImageFormat::Bmp);
     let smaller = original.resize_exact(97, 97, FilterType::Triangle).brighten(-12);
     save(&smaller, &set.join("Normal/y.png"), ImageFormat::Png);
-    let audit = audit(&set, &Silent).unwrap();
+    let audit = audit(&set, None, &Silent).unwrap();
     assert_eq!(audit.exact_duplicates, 1);
     let [first, same, near] =
         ["Normal/Normal- (1).png", "Normal/x.bmp", "Normal/y.png"].map(|path| member(&audit, path));
@@ -208,7 +208,7 @@ fn a_picture_in_two_classes_is_reported_exact_or_not() {
     fs_err::copy(set.join("Normal/Normal- (1).png"), set.join("Tumor/copy.png")).unwrap();
     let picture = open(&set.join("Tumor/Tumor- (9).png"));
     save(&picture.brighten(7), &set.join("Normal/other.bmp"), ImageFormat::Bmp);
-    let audit = audit(&set, &Silent).unwrap();
+    let audit = audit(&set, None, &Silent).unwrap();
     let found: Vec<usize> = audit.conflicts.iter().map(|conflict| conflict.group).collect();
     let expected = ["Tumor/copy.png", "Normal/other.bmp"].map(|path| member(&audit, path).group);
     assert_eq!(audit.conflicting_groups(), 2);
@@ -225,7 +225,7 @@ fn one_picture_of_two_known_patients_is_a_conflict() {
     fs_err::copy(set.join("Normal/Normal- (1).png"), set.join("Normal/copy.png")).unwrap();
     let csv = "path,class,patient\nNormal/Normal- (1).png,Normal,P1\nNormal/copy.png,Normal,P2\n";
     fs_err::write(set.join("patients.csv"), csv).unwrap();
-    let audit = audit(&set, &Silent).unwrap();
+    let audit = audit(&set, None, &Silent).unwrap();
     let kinds: Vec<&str> = audit.conflicts.iter().map(|conflict| conflict.what).collect();
     assert_eq!(kinds, ["patients"]);
     assert_eq!(member(&audit, "Normal/copy.png").reason, Reason::Patient);
@@ -237,15 +237,15 @@ fn broken_images_are_listed_and_nothing_else_stops() {
     let set = small(folder.path());
     fs_err::write(set.join("Normal/broken.jpg"), b"\xff\xd8\xff\xe0 cut").unwrap();
     fs_err::write(set.join("Tumor/page.png"), b"<!DOCTYPE html>").unwrap();
-    let found = audit(&set, &Silent).unwrap();
+    let found = audit(&set, None, &Silent).unwrap();
     let broken: Vec<&str> = found.broken.iter().map(|broken| broken.path.as_str()).collect();
     assert_eq!((found.members.len(), broken), (32, vec!["Normal/broken.jpg", "Tumor/page.png"]));
     assert!(found.to_string().contains("2 files cannot be decoded"), "{found}");
     fs_err::remove_dir_all(&set).unwrap();
     fs_err::create_dir(&set).unwrap();
-    assert!(matches!(audit(&set, &Silent), Err(AuditError::NoImages { .. })));
+    assert!(matches!(audit(&set, None, &Silent), Err(AuditError::NoImages { .. })));
     fs_err::write(set.join("only.png"), b"text").unwrap();
-    assert!(matches!(audit(&set, &Silent), Err(AuditError::NoUsable { broken: 1, .. })));
+    assert!(matches!(audit(&set, None, &Silent), Err(AuditError::NoUsable { broken: 1, .. })));
 }
 
 #[test]
@@ -264,8 +264,8 @@ fn ingest_finds_groups_where_patients_are_unknown_and_takes_the_corrected_file()
 
     // The groups of the audit, of the manifest as of the folder, are taken for patients.
     let manifest = folder.path().join("artifacts/data_ingestion/manifest.csv");
-    let found = audit(&manifest, &Silent).unwrap();
-    assert_eq!(found.members, audit(&set, &Silent).unwrap().members);
+    let found = audit(&manifest, None, &Silent).unwrap();
+    assert_eq!(found.members, audit(&set, None, &Silent).unwrap().members);
     found.write_groups(&folder.path().join("groups.csv")).unwrap();
     project.config.data_ingestion.patients_file = Some("groups.csv".into());
     assert_eq!(ingest(&project, &Silent).unwrap().patients, found.sizes.len());

@@ -1,18 +1,26 @@
 //! The input gate on drawn patients: false alarms, and each code by the picture that raises it.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests fail as tests do")]
 
-use std::sync::LazyLock;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
 
 use nephros_core::{
-    input_gate::{InputGate, Reason, ReasonCode, Traits, refusal},
-    pixels::{Resample, RgbImage, resize},
+    input_gate::{CaseUnit, InputGate, Reason, ReasonCode, Traits, refusal},
+    pixels::{Resample, RgbImage, decode, resize},
 };
 use nephros_train::{
-    input_gate::{RATE, Seen, Validation, fit},
+    audit::{Member, audit, source::Source},
+    ingest::extract::{Limits, extract},
+    input_gate::{RATE, Seen, Training, Validation, fit},
     phantom::{Cohort, Patient, slice},
+    progress::Silent,
     split::Unit,
 };
+use rayon::prelude::*;
 
 const SIZE: usize = 256;
 /// Features in these tests: what they are made of does not matter, so two channels of the same
@@ -47,10 +55,20 @@ fn seen(images: &[RgbImage]) -> Seen {
 static TRAIN: LazyLock<Vec<RgbImage>> = LazyLock::new(|| phantoms(1, 32));
 static GATE: LazyLock<InputGate> = LazyLock::new(|| {
     let names: Vec<String> = (0..TRAIN.len()).map(|index| format!("Normal/{index}.png")).collect();
-    let paths: Vec<&str> = names.iter().map(String::as_str).collect();
-    let validation =
-        Validation { seen: seen(&phantoms(2, 16)), groups: (0..16).collect(), unit: Unit::Patient };
-    fit(&seen(&TRAIN), &paths, &validation, CHANNELS, 64)
+    let training = Training {
+        seen: seen(&TRAIN),
+        paths: names.iter().map(String::as_str).collect(),
+        labels: vec![0; TRAIN.len()],
+        cases: (0..TRAIN.len()).collect(),
+        case_unit: CaseUnit::Patient,
+    };
+    let validation = Validation {
+        seen: seen(&phantoms(2, 16)),
+        cases: (100..116).collect(),
+        groups: (0..16).collect(),
+        unit: Unit::Patient,
+    };
+    fit(&training, &validation, CHANNELS, 64)
 });
 
 fn reasons(image: &RgbImage) -> Vec<Reason> {
@@ -132,6 +150,44 @@ fn spoilt_slices_are_refused_by_their_code() {
     raises(&grey_image(SIZE, &lit.collect::<Vec<u8>>()), ReasonCode::Orientation);
 }
 
+/// The picture with each pixel taken from elsewhere.
+fn moved(image: &RgbImage, from: impl Fn(usize, usize) -> (usize, usize)) -> RgbImage {
+    let pixel = |place: usize| {
+        let (row, column) = from(place / SIZE, place % SIZE);
+        image.pixels()[(row * SIZE + column) * 3]
+    };
+    grey_image(SIZE, &(0..SIZE * SIZE).map(pixel).collect::<Vec<u8>>())
+}
+
+#[test]
+fn a_slice_that_lies_otherwise_is_told_and_a_mirrored_one_is_not() {
+    let last = SIZE - 1;
+    let slices = phantoms(5, 20);
+    let told = |from: &dyn Fn(usize, usize) -> (usize, usize)| {
+        let by_comparison = |image: &&RgbImage| {
+            let mut found = reasons(&moved(image, from)).into_iter();
+            found.any(|reason| reason.sentence.contains("would resemble those trained on more"))
+        };
+        slices.iter().filter(by_comparison).count()
+    };
+    let counts = [
+        told(&|row, column| (row, column)),
+        told(&|row, column| (last - row, column)),
+        told(&|row, column| (last - row, last - column)),
+        told(&|row, column| (column, row)),
+        told(&|row, column| (column, last - row)),
+    ];
+    // As it stands; upside down, mirrored and by half a turn; a quarter turn, mirrored and not.
+    assert_eq!(counts, [0, 20, 20, 20, 20]);
+    // Which side the liver is on is not looked at.
+    assert_eq!(told(&|row, column| (row, last - column)), 0);
+    let down = moved(&phantoms(5, 1)[0], |row, column| (last - row, column));
+    let sentence = reasons(&down).into_iter().find(|reason| reason.code == ReasonCode::Orientation);
+    let sentence = sentence.unwrap().sentence;
+    assert!(sentence.starts_with("upside down the slice would resemble those trained on more"), "{sentence}");
+    assert!(sentence.ends_with("expected at most 0.02"), "{sentence}");
+}
+
 #[test]
 fn features_far_from_training_are_out_of_range() {
     let traits = Traits::of(&phantoms(3, 1)[0]);
@@ -160,4 +216,141 @@ fn sentences_and_the_form_in_json() {
         serde_json::to_string(&told).unwrap(),
         r#"{"code":"too_small","sentence":"the shorter side has 16 pixels, expected at least 32"}"#
     );
+}
+
+/// A data set of `../shared`, or `None` after saying that there is none.
+fn shared(name: &str) -> Option<PathBuf> {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
+    let shared = std::env::var_os("NEPHROS_SHARED").map_or(default, PathBuf::from);
+    let path = shared.join("data").join(name);
+    if !path.exists() {
+        println!("left out: no real scans at `{}`", path.display());
+    }
+    path.exists().then_some(path)
+}
+
+/// One real slice with the group that the audit found.
+struct Scan {
+    path: String,
+    group: usize,
+    image: RgbImage,
+}
+
+/// The slices of a zip, at a longer side of at most 256 pixels, which is what is measured.
+fn scans(zip: &Path) -> Vec<Scan> {
+    let folder = tempfile::tempdir().unwrap();
+    extract(zip, &folder.path().join("set"), &Limits::default(), &Silent).unwrap();
+    let audit = audit(&folder.path().join("set"), None, &Silent).unwrap();
+    let root = Source::open(&folder.path().join("set"), &Silent).unwrap().root;
+    let read = |member: &Member| {
+        let image = decode(&fs_err::read(root.join(&member.subject.path)).unwrap()).unwrap();
+        let longer = image.width().max(image.height());
+        let side = |length: usize| (length * SIZE).div_ceil(longer).max(1);
+        let image = resize(&image, side(image.width()), side(image.height()), Resample::Bilinear);
+        Scan { path: member.subject.path.clone(), group: member.group, image }
+    };
+    audit.members.par_iter().map(read).collect()
+}
+
+/// Training, validation and test scans: the largest groups first, each to the side that lacks most.
+fn sides(scans: &[Scan]) -> [Vec<&Scan>; 3] {
+    let mut groups: BTreeMap<usize, Vec<&Scan>> = BTreeMap::new();
+    for scan in scans {
+        groups.entry(scan.group).or_default().push(scan);
+    }
+    let mut groups: Vec<Vec<&Scan>> = groups.into_values().collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
+    let mut sides: [Vec<&Scan>; 3] = Default::default();
+    for group in groups {
+        let lacks = |side: usize| [0.6, 0.2, 0.2][side] * scans.len() as f64 - sides[side].len() as f64;
+        let side = (0..3).max_by(|&a, &b| lacks(a).total_cmp(&lacks(b))).unwrap();
+        sides[side].extend(group);
+    }
+    sides
+}
+
+fn gate_of([train, validation, _]: &[Vec<&Scan>; 3]) -> InputGate {
+    let seen = |scans: &[&Scan]| Seen {
+        traits: scans.par_iter().map(|scan| Traits::of(&scan.image)).collect(),
+        pooled: (0..scans.len()).flat_map(features).collect(),
+    };
+    let groups = |scans: &[&Scan]| scans.iter().map(|scan| scan.group).collect::<Vec<usize>>();
+    let training = Training {
+        seen: seen(train),
+        paths: train.iter().map(|scan| scan.path.as_str()).collect(),
+        labels: vec![0; train.len()],
+        cases: groups(train),
+        case_unit: CaseUnit::Group,
+    };
+    let (cases, unit) = (groups(validation), Unit::Group);
+    let validation = Validation { seen: seen(validation), groups: cases.clone(), cases, unit };
+    fit(&training, &validation, CHANNELS, 64)
+}
+
+/// Any picture with each pixel taken from elsewhere; `exchanged` where rows become columns.
+fn laid(image: &RgbImage, exchanged: bool, from: impl Fn(usize, usize) -> (usize, usize)) -> RgbImage {
+    let (width, height) = (image.width(), image.height());
+    let (new_width, new_height) = if exchanged { (height, width) } else { (width, height) };
+    let mut pixels = Vec::with_capacity(3 * width * height);
+    for (row, column) in (0..new_height).flat_map(|row| (0..new_width).map(move |column| (row, column))) {
+        let (row, column) = from(row, column);
+        let at = (row * width + column) * 3;
+        pixels.extend_from_slice(&image.pixels()[at..at + 3]);
+    }
+    RgbImage::new(new_width, new_height, pixels).unwrap()
+}
+
+/// Shares of what the gate says of test scans as they lie and otherwise, and of copies.
+#[derive(Debug)]
+struct Told {
+    standing: f64,
+    upside_down: f64,
+    half_turn: f64,
+    quarter_turn: f64,
+    mirrored: f64,
+    named_copies: f64,
+    strangers_called_copies: f64,
+}
+
+fn told(zip: &Path) -> Told {
+    let scans = scans(zip);
+    let sides = sides(&scans);
+    let gate = gate_of(&sides);
+    let [train, validation, test] = &sides;
+    println!("{:?} training, validation and test scans", [train.len(), validation.len(), test.len()]);
+    let says = |image: &RgbImage, code: ReasonCode| {
+        gate.reasons(&Traits::of(image), &features(0)).iter().any(|reason| reason.code == code)
+    };
+    let share = |scans: &[&Scan], holds: &(dyn Fn(&Scan) -> bool + Sync)| {
+        scans.par_iter().filter(|scan| holds(scan)).count() as f64 / scans.len() as f64
+    };
+    let lies = |exchanged: bool, turn: fn(usize, usize, usize, usize) -> (usize, usize)| {
+        share(test, &|scan: &Scan| {
+            let (last_row, last_column) = (scan.image.height() - 1, scan.image.width() - 1);
+            let image = laid(&scan.image, exchanged, |row, column| turn(row, column, last_row, last_column));
+            says(&image, ReasonCode::Orientation)
+        })
+    };
+    let smaller =
+        |image: &RgbImage| resize(image, image.width() * 4 / 5, image.height() * 4 / 5, Resample::Bilinear);
+    Told {
+        standing: lies(false, |row, column, _, _| (row, column)),
+        upside_down: lies(false, |row, column, last, _| (last - row, column)),
+        half_turn: lies(false, |row, column, last, end| (last - row, end - column)),
+        quarter_turn: lies(true, |row, column, last, _| (last - column, row)),
+        mirrored: lies(false, |row, column, _, end| (row, end - column)),
+        named_copies: share(train, &|scan: &Scan| says(&smaller(&scan.image), ReasonCode::NearCopy)),
+        strangers_called_copies: share(test, &|scan: &Scan| says(&scan.image, ReasonCode::NearCopy)),
+    }
+}
+
+#[test]
+fn real_scans_that_lie_otherwise_are_told_and_so_are_copies() {
+    let Some(zip) = shared("kidney-ct-scan-image.zip") else { return };
+    let told = told(&zip);
+    println!("kidney-ct-scan-image: {told:#?}");
+    assert!(told.standing <= 0.1, "{told:?}");
+    assert!(told.upside_down >= 0.8 && told.half_turn >= 0.8, "{told:?}");
+    assert!(told.quarter_turn >= 0.8, "{told:?}");
+    assert!(told.named_copies >= 0.9 && told.strangers_called_copies <= 0.05, "{told:?}");
 }

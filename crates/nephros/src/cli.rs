@@ -87,8 +87,13 @@ pub enum Command {
     /// numbers, and joins them into groups. A CSV of patients beside the class folders is used. Groups
     /// are written as a CSV that `patients_file` in config/config.yaml takes, corrected or as it is.
     /// Files that cannot be decoded are listed.
+    ///
+    /// Pictures are compared by their pixels at 64x64 and by a perceptual hash. With --model, pictures
+    /// that nearly resemble each other are joined too where the model's features agree, in standard
+    /// deviations over the audited images, more than those of what cannot be one patient's.
     #[command(after_help = "Examples:
   nephros audit scans/
+  nephros audit scans/ --model artifacts/training/bundle
   nephros audit scans.zip --out groups.csv
   nephros audit artifacts/data_ingestion/manifest.csv --json
 
@@ -178,6 +183,7 @@ several classes, several known patients or several of the folders train, validat
     #[command(after_help = "Examples:
   nephros predict slice.png
   nephros predict scans/ --json > predictions.jsonl
+  nephros predict slice.png --similar 3
   nephros predict --model model.h5 --preprocessing unit slice.jpg
 
 A line of --json:
@@ -186,6 +192,9 @@ A line of --json:
    \"set\":[\"Tumor\"],\"refer\":false,\"reason\":null}
 The last three are there where the bundle knows its error rate; with refer, a radiologist has to look.
 A bundle with an input gate adds \"reasons\":[{\"code\":\"not_ct\",\"sentence\":\"…\"}], empty for most.
+--similar 1 adds the training slice that is nearest by the network's features, which never counts
+for the label; distances are in standard deviations, and patients are numbered within the bundle:
+  \"similar\":[{\"path\":\"Tumor/7.jpg\",\"class\":\"Tumor\",\"patient\":3,\"distance\":0.41}]
 or, for a file that cannot be read:
   {\"path\":\"notes.png\",\"error\":\"not an image: …\",\"hint\":\"…\"}")]
     Predict(PredictArgs),
@@ -238,12 +247,14 @@ The line of --json; temperature is null where the model has no calibration:
   nephros explain slice.png
   nephros explain scans/ --method occlusion --out maps --json
   nephros explain slice.png --class Normal --method shap
+  nephros explain slice.png --similar 3
   nephros explain cohort/Tumor --class Tumor --masks cohort/masks
 
 A line of --json, with falls of the log-odds; null where no check could be made:
   {\"path\":\"slice.png\",\"label\":\"Tumor\",\"class\":\"Tumor\",\"method\":\"gradcam\",
    \"overlay\":\"explanations/slice.gradcam.png\",
-   \"faithful\":true,\"drop_hot\":3.2,\"drop_random\":0.4,\"milliseconds\":85.2}")]
+   \"faithful\":true,\"drop_hot\":3.2,\"drop_random\":0.4,\"milliseconds\":85.2}
+--similar K adds the key \"similar\", as for predict.")]
     Explain(ExplainArgs),
     /// Serve the web page and the REST interface
     ///
@@ -354,6 +365,9 @@ pub struct AuditArgs {
     /// CSV of groups to write
     #[arg(long, value_name = "FILE", default_value = "artifacts/audit/groups.csv")]
     pub out: PathBuf,
+    /// Model bundle (a folder) or Keras model (.h5) whose features are further evidence
+    #[arg(long, value_name = "BUNDLE|FILE.h5")]
+    pub model: Option<PathBuf>,
     /// Print one JSON line
     #[arg(long)]
     pub json: bool,
@@ -424,6 +438,9 @@ pub struct PredictArgs {
     /// Model to use
     #[command(flatten)]
     pub model: ModelArgs,
+    /// Name the nearest training slice, by the network's features, of so many patients
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub similar: usize,
     /// Print one JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -506,6 +523,9 @@ pub struct ExplainArgs {
     /// Folder of lesion masks, from `nephros phantom --masks`: says how much of a map lies inside
     #[arg(long, value_name = "DIR")]
     pub masks: Option<PathBuf>,
+    /// Name the nearest training slice, by the network's features, of so many patients
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub similar: usize,
     /// Seed of the random regions, and of what LIME and Kernel SHAP hide
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,

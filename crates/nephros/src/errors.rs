@@ -106,6 +106,12 @@ pub enum CliError {
         /// The model's classes.
         known: String,
     },
+    /// A model cannot name similar training slices.
+    #[error("`{model}` does not know whose its training images are")]
+    NoCases {
+        /// Its name.
+        model: String,
+    },
     /// An image has no lesion mask.
     #[error("found no lesion mask `{path}`")]
     NoMask {
@@ -186,6 +192,7 @@ impl Hint for CliError {
                 format!("files ending in {extensions} are looked for; name others one by one")
             }
             Self::UnknownClass { .. } => "name one of them with `--class`, spelled the same".into(),
+            Self::NoCases { .. } => "train again: bundles of this version know, Keras files never do".into(),
             Self::NoMask { .. } | Self::MaskSize { .. } => {
                 "`nephros phantom --masks` draws images with their masks; `--masks` takes its `masks` folder"
                     .into()

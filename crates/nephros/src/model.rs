@@ -61,6 +61,14 @@ pub fn admit(path: &Path, predictor: &Predictor, force: bool) -> Result<(), Bund
     Ok(())
 }
 
+/// Whether a model can name similar training slices, for which it must know them.
+///
+/// # Errors
+/// [`CliError::NoCases`].
+pub fn check_cases(predictor: &Predictor) -> Result<(), CliError> {
+    if predictor.knows_cases() { Ok(()) } else { Err(CliError::NoCases { model: predictor.id().to_owned() }) }
+}
+
 const NOT_EVALUATED: &str =
     "this model was never evaluated: `nephros evaluate` says whether it can be believed";
 

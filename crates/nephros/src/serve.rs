@@ -8,9 +8,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use nephros_core::{bundle::BundleError, input_gate::Reason, pixels::RgbImage, predictor::Predictor};
+use nephros_core::{bundle::BundleError, network::Precision, pixels::RgbImage, predictor::Predictor};
 use nephros_server::{
-    BoxError, Classifier, ServeError, ServeOptions, Server, Service, TrainFailure, Trained, Trainer,
+    BoxError, Classified, Classifier, ServeError, ServeOptions, Server, Service, TrainFailure, Trained,
+    Trainer,
 };
 use nephros_train::{progress::Progress, stages::Project};
 
@@ -31,7 +32,7 @@ pub fn run(args: &ServeArgs, global: &Global) -> anyhow::Result<Status> {
         allow_unauthenticated: args.allow_unauthenticated,
         service: Service {
             model: load(args, global, in_project)?,
-            trainer: in_project.then(|| trainer(global, args.force)),
+            trainer: in_project.then(|| trainer(global, args)),
             ..Service::default()
         },
         ..ServeOptions::default()
@@ -105,8 +106,8 @@ impl Classifier for Served {
         Ok(self.0.predict(image)?.probabilities)
     }
 
-    fn classify_gated(&self, image: &RgbImage) -> Result<(Vec<f32>, Vec<Reason>), BoxError> {
-        self.0.classify_gated(image)
+    fn classify_gated(&self, image: &RgbImage, similar: usize) -> Result<Classified, BoxError> {
+        self.0.classify_gated(image, similar)
     }
 
     fn refer(&self, probabilities: &[f32]) -> Option<String> {
@@ -115,17 +116,26 @@ impl Classifier for Served {
 }
 
 /// Runs the pipeline of the project and loads the model it made.
-fn trainer(global: &Global, force: bool) -> Trainer {
-    let global = global.clone();
+fn trainer(global: &Global, args: &ServeArgs) -> Trainer {
+    let (global, force) = (global.clone(), args.force);
+    let precision = args.model.precision.map(Into::into);
     Arc::new(move || {
         let project =
             stages::load(&global).map_err(|error| failure("the configuration cannot be used", error))?;
-        retrain(&project, force, &Display::new(&global))
+        retrain(&project, force, precision, &Display::new(&global))
     })
 }
 
 /// All four stages, and the model that they leave; it is served if the gate or `force` lets it.
-pub fn retrain(project: &Project, force: bool, progress: &dyn Progress) -> Result<Trained, TrainFailure> {
+///
+/// A training writes f32 weights only. Where the server was asked for another `precision`, the new
+/// model is served all the same, and says so.
+pub fn retrain(
+    project: &Project,
+    force: bool,
+    precision: Option<Precision>,
+    progress: &dyn Progress,
+) -> Result<Trained, TrainFailure> {
     for stage in Stage::ALL {
         stage
             .run(project, progress)
@@ -135,7 +145,10 @@ pub fn retrain(project: &Project, force: bool, progress: &dyn Progress) -> Resul
     let predictor = Predictor::load(&bundle, None)
         .map_err(|error| failure("the new model cannot be loaded", error.into()))?;
     match model::admit(&bundle, &predictor, force) {
-        Ok(()) => Ok(Trained::Serve(Arc::new(Served(predictor)))),
+        Ok(()) => {
+            let notice = (precision == Some(Precision::Int8)).then(|| IN_FLOATS.to_owned());
+            Ok(Trained::Serve { model: Arc::new(Served(predictor)), notice })
+        }
         Err(BundleError::Refused { gate, .. }) => {
             let model = predictor.id().to_owned();
             Ok(Trained::Refused { reason: format!("{model} failed the gate: {gate}"), model })
@@ -143,6 +156,9 @@ pub fn retrain(project: &Project, force: bool, progress: &dyn Progress) -> Resul
         Err(error) => Err(failure("the new model cannot be marked as forced", error.into())),
     }
 }
+
+const IN_FLOATS: &str = "8 bits were asked for, but the model just trained has none and is served in f32: run \
+    `nephros quantize` and start the server again";
 
 /// What a remote client may read of a failure: no paths, no values.
 fn failure(message: &str, error: anyhow::Error) -> TrainFailure {

@@ -1,8 +1,10 @@
 //! `nephros audit` as its user meets it.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+
 mod common;
 
-use common::Folder;
+use common::{Folder, model::save_bundle};
 
 fn cohort() -> Folder {
     let folder = Folder::new();
@@ -46,4 +48,24 @@ fn what_cannot_be_audited_is_told() {
     });
     assert!(!folder.path("artifacts").exists());
     insta::assert_snapshot!(texts.concat());
+}
+
+#[test]
+fn the_features_of_a_model_are_further_evidence() {
+    let folder = cohort();
+    save_bundle(&folder.path("model"));
+    // Nobody knows the patients now.
+    fs_err::remove_file(folder.path("set/patients.csv")).unwrap();
+    let groups = |arguments: &[&str]| {
+        let run = folder.run(&[&["-q", "audit", "set"], arguments].concat());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        (run.stdout, folder.read("artifacts/audit/groups.csv").lines().count())
+    };
+    let (plain, lines) = groups(&[]);
+    assert!(!plain.contains("the model's features"), "{plain}");
+    let (seen, same) = groups(&["--model", "model"]);
+    assert!(seen.contains("the model's features joined "), "{seen}");
+    assert_eq!(lines, same);
+    let missing = folder.run(&["audit", "set", "--model", "nowhere"]);
+    assert_eq!(missing.code, 1);
 }

@@ -153,3 +153,15 @@ fn a_bundle_that_was_changed_is_refused() {
     assert!(run.stderr.contains("was changed after the bundle was made"), "{}", run.stderr);
     assert!(run.stderr.contains("\nhint: "), "{}", run.stderr);
 }
+
+#[test]
+fn a_model_that_does_not_know_its_training_images_names_no_similar_ones() {
+    let folder = prepared();
+    for command in ["predict", "explain"] {
+        let run = folder.run(&[command, "--similar", "3", "scans/a.bmp"]);
+        assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{}", run.stderr);
+        assert!(run.stderr.contains("does not know whose its training images are"), "{}", run.stderr);
+        assert!(run.stderr.contains("hint: train again"), "{}", run.stderr);
+    }
+    assert!(!folder.path("explanations").exists());
+}

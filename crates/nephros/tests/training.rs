@@ -145,6 +145,7 @@ fn a_model_that_fails_the_gate_is_trained_but_served_by_force_only() {
     assert_eq!((&answer["set"], &answer["refer"]), (&json!(["Normal", "Tumor"]), &json!(true)));
     assert!(answer["reason"].as_str().unwrap().ends_with("at least 9 validation patients, there were 4"));
     assert!(predicted.stderr.contains("every image is referred to a radiologist"), "{}", predicted.stderr);
+    assert_similar(&folder);
     let log = Server::start(&folder, &["--force"]).stop();
     assert!(log.contains("--force: serving a model that failed the gate"), "{log}");
     assert_eq!(json_file(&folder, FORCED)["overlooked"], json!(["majority-class"]));
@@ -212,6 +213,40 @@ fn a_gap_and_controls_stand_beside_the_scores_and_do_not_outlast_them() {
     assert_eq!(json_file(&folder, "scores.json"), leaky);
 }
 
+/// Training slices of three patients beside a prediction, an explanation and the errors of the report.
+fn assert_similar(folder: &Folder) {
+    let split = folder.read("artifacts/training/split.csv");
+    let trained: Vec<&str> = split
+        .lines()
+        .filter(|line| line.contains(",train,"))
+        .map(|line| line.split_once(',').unwrap().0)
+        .collect();
+    for command in ["predict", "explain"] {
+        let run = folder.run(&[command, "--similar", "3", "--json", "cohort/Tumor/Tumor- (1).jpg"]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        let line: Value = serde_json::from_str(run.stdout.trim()).unwrap();
+        let similar = line["similar"].as_array().unwrap();
+        assert_eq!(similar.len(), 3, "{line}");
+        let patients: std::collections::BTreeSet<u64> =
+            similar.iter().map(|slice| slice["patient"].as_u64().unwrap()).collect();
+        assert_eq!(patients.len(), 3, "no patient twice: {line}");
+        let distances: Vec<f64> = similar.iter().map(|slice| slice["distance"].as_f64().unwrap()).collect();
+        assert!(distances.is_sorted() && distances[0] >= 0.0, "{distances:?}");
+        for slice in similar {
+            let (path, class) = (slice["path"].as_str().unwrap(), slice["class"].as_str().unwrap());
+            assert!(trained.contains(&path) && path.starts_with(class), "{slice}");
+        }
+        let text = folder.run(&[command, "--similar", "1", "cohort/Tumor/Tumor- (1).jpg"]);
+        let first = similar[0]["path"].as_str().unwrap();
+        // A picture that gets no label is not compared any further.
+        let told = text.stdout.contains(&format!("  similar: {first}  "));
+        assert!(told || text.stdout.contains("no label"), "{}", text.stdout);
+    }
+    let page = folder.read("artifacts/evaluation/report.html");
+    let wrong = json_file(folder, "artifacts/evaluation/report.json")["n_wrong"].as_u64().unwrap();
+    assert_eq!(page.matches("<br>like ").count() as u64, 3 * wrong);
+}
+
 /// The files of a report on four test patients; `finding` is what the gate says.
 fn assert_report(folder: &Folder, finding: &str) {
     let page = folder.read("artifacts/evaluation/report.html");
@@ -234,8 +269,8 @@ fn assert_report(folder: &Folder, finding: &str) {
 #[test]
 fn a_training_asked_for_over_http_is_served_at_once() {
     let folder = project(2);
-    // By force, because so few patients never pass the gate.
-    let server = Server::start(&folder, &["--force"]);
+    // By force, because so few patients never pass the gate; a training writes no 8-bit weights.
+    let server = Server::start(&folder, &["--force", "--precision", "int8"]);
     let address = server.address.clone();
     let slice = base64::Engine::encode(
         &base64::engine::general_purpose::STANDARD,
@@ -254,7 +289,8 @@ fn a_training_asked_for_over_http_is_served_at_once() {
     let predicted = folder.run(&["predict", "--json", "cohort/Tumor/Tumor- (1).jpg"]);
     let expected: Value = serde_json::from_str(predicted.stdout.trim()).unwrap();
     assert_eq!(body, json!([{ "image": expected["label"] }]), "the command line says {expected}");
-    server.stop();
+    let log = server.stop();
+    assert!(log.contains("8 bits were asked for, but the model just trained has none"), "{log}");
     assert_eq!(json_file(&folder, FORCED)["crate_version"], env!("CARGO_PKG_VERSION"));
     let bundle = json_file(&folder, "artifacts/training/bundle/bundle.json");
     assert!(bundle["calibration"]["temperature"].as_f64().unwrap() > 0.0, "{bundle}");

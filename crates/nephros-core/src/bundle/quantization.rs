@@ -21,7 +21,7 @@ use crate::{
     digest::sha256,
     network::{Features, Precision},
     predictor::{Head, ModelError, Predictor},
-    weights::{ArrayFile, replace_file},
+    weights::{ArrayFile, Arrays, replace_file},
 };
 
 pub(super) const WEIGHTS_INT8_FILE: &str = "weights.int8.safetensors";
@@ -81,6 +81,28 @@ pub struct Holdout {
     pub auroc_f32: Option<f64>,
     /// The same in 8 bits.
     pub auroc_int8: Option<f64>,
+    /// What 8 bits do to the input gate; `None` for a bundle without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feature_distance: Option<DistanceChange>,
+}
+
+/// The distance of features from those trained on, in f32 and in 8 bits. The training images'
+/// features are those of f32 in both.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DistanceChange {
+    /// Limit in f32.
+    pub limit_f32: f64,
+    /// Limit in 8 bits.
+    pub limit_int8: f64,
+    /// Images beyond the limit of f32, in f32.
+    pub beyond_f32: usize,
+    /// The same images in 8 bits, beyond the limit of f32.
+    pub beyond_f32_in_int8: usize,
+    /// Images in 8 bits beyond their own limit.
+    pub beyond_int8: usize,
+    /// Mean difference, in 8 bits less in f32.
+    pub mean_change: f64,
 }
 
 impl Holdout {
@@ -110,6 +132,17 @@ impl Bundle {
         verified(&file, &path, &meta.weights_sha256, || Ok(()))?;
         Ok((meta, file))
     }
+}
+
+/// What `make` makes of the f32 weights, which it gets to see before they are known to be whole.
+pub(super) fn with_floats<T: Send>(
+    dir: &Path,
+    meta: &BundleMeta,
+    make: impl FnOnce(&dyn Arrays) -> Result<T, BundleError> + Send,
+) -> Result<T, BundleError> {
+    let path = dir.join(WEIGHTS_FILE);
+    let file = open(&path, &meta.weights_sha256)?;
+    verified(&file, &path, &meta.weights_sha256, || make(&file))
 }
 
 impl Quantized {

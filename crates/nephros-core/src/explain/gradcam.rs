@@ -22,9 +22,9 @@ struct Dense {
     bias: Vec<f32>,
 }
 
-/// The head of a model, with the gradient of its score.
+/// What the gradient of a head's score by its features is made of: the matrices of its layers.
 #[derive(Debug)]
-pub struct Head {
+pub struct Gradient {
     hidden: Option<Dense>,
     last: Dense,
 }
@@ -39,7 +39,7 @@ pub enum Weighting {
     EachCell,
 }
 
-impl Head {
+impl Gradient {
     /// Reads the head's arrays.
     ///
     /// # Errors
@@ -64,24 +64,10 @@ impl Head {
         Ok(Self { hidden, last: read("head", units, classes)? })
     }
 
-    /// Logits of one image's features, as [`crate::predictor::Predictor::features`] gives them.
-    pub fn logits(&self, features: &[f32]) -> Vec<f64> {
-        let features: Vec<f64> = features.iter().copied().map(f64::from).collect();
-        match &self.hidden {
-            None => self.last.forward(&features),
-            Some(hidden) => self.last.forward(&relu(hidden.forward(&features))),
-        }
-    }
-
-    /// Log-odds of a class: `ln(p / (1 − p))`.
-    pub fn score(&self, features: &[f32], class: usize) -> f64 {
-        log_odds(&self.logits(features), class)
-    }
-
-    /// Gradient of [`Self::score`] by the features, in their order.
-    pub fn gradient(&self, features: &[f32], class: usize) -> Vec<f64> {
-        let by_logit = log_odds_gradient(&self.logits(features), class);
-        let by_input = self.last.backward(&by_logit);
+    /// Gradient of the log-odds of a class by one image's features, in their order; `logits` are what
+    /// the head makes of the features.
+    pub fn by_features(&self, features: &[f32], logits: &[f32], class: usize) -> Vec<f64> {
+        let by_input = self.last.backward(&log_odds_gradient(logits, class));
         let Some(hidden) = &self.hidden else { return by_input };
         let features: Vec<f64> = features.iter().copied().map(f64::from).collect();
         let units = hidden.forward(&features).into_iter().zip(by_input);
@@ -112,27 +98,30 @@ impl Dense {
     }
 }
 
-fn relu(values: Vec<f64>) -> Vec<f64> {
-    values.into_iter().map(|value| value.max(0.0)).collect()
-}
-
-/// `logit − ln Σ exp(other logits)`: for two classes the difference of their logits.
-fn log_odds(logits: &[f64], class: usize) -> f64 {
-    let others = || logits.iter().enumerate().filter(|(other, _)| *other != class).map(|(_, logit)| *logit);
-    let largest = others().fold(f64::NEG_INFINITY, f64::max);
-    let sum: f64 = others().map(|logit| (logit - largest).exp()).sum();
-    logits[class] - largest - sum.ln()
+/// `logit − ln Σ exp(other logits)`, which is `ln(p / (1 − p))`: for two classes the difference of
+/// their logits.
+pub(super) fn log_odds(logits: &[f32], class: usize) -> f64 {
+    let (largest, sum) = others(logits, class);
+    f64::from(logits[class]) - largest - sum.ln()
 }
 
 /// 1 for the class, and for each other one what it takes of the softmax over the others.
-fn log_odds_gradient(logits: &[f64], class: usize) -> Vec<f64> {
-    let others = || logits.iter().enumerate().filter(|(other, _)| *other != class).map(|(_, logit)| *logit);
-    let largest = others().fold(f64::NEG_INFINITY, f64::max);
-    let sum: f64 = others().map(|logit| (logit - largest).exp()).sum();
-    let of = |(other, logit): (usize, &f64)| {
-        if other == class { 1.0 } else { -(logit - largest).exp() / sum }
+fn log_odds_gradient(logits: &[f32], class: usize) -> Vec<f64> {
+    let (largest, sum) = others(logits, class);
+    let of = |(other, logit): (usize, &f32)| {
+        if other == class { 1.0 } else { -(f64::from(*logit) - largest).exp() / sum }
     };
     logits.iter().enumerate().map(of).collect()
+}
+
+/// The largest logit of the other classes, and the sum of their exponentials over its own.
+fn others(logits: &[f32], class: usize) -> (f64, f64) {
+    let others = || {
+        let other = logits.iter().enumerate().filter(|(other, _)| *other != class);
+        other.map(|(_, logit)| f64::from(*logit))
+    };
+    let largest = others().fold(f64::NEG_INFINITY, f64::max);
+    (largest, others().map(|logit| (logit - largest).exp()).sum())
 }
 
 /// The weighted sum over the channels at each cell, not yet clipped at 0; its mean over the cells
@@ -178,12 +167,12 @@ mod tests {
     #[test]
     fn log_odds_are_those_of_the_softmax() {
         // Probabilities 0.2, 0.3 and 0.5.
-        let logits = [0.2_f64, 0.3, 0.5].map(|probability| 7.0 + probability.ln());
-        assert!((log_odds(&logits, 1) - (0.3_f64 / 0.7).ln()).abs() < 1e-12);
+        let logits = [0.2_f32, 0.3, 0.5].map(|probability| 7.0 + probability.ln());
+        assert!((log_odds(&logits, 1) - (0.3_f64 / 0.7).ln()).abs() < 1e-6);
         // What the others share is 0.2/0.7 and 0.5/0.7.
         let gradient = log_odds_gradient(&logits, 1);
         for (got, expected) in gradient.iter().zip([-2.0 / 7.0, 1.0, -5.0 / 7.0]) {
-            assert!((got - expected).abs() < 1e-12, "{gradient:?}");
+            assert!((got - expected).abs() < 1e-6, "{gradient:?}");
         }
         assert!(log_odds(&[1000.0, -1000.0], 0) > 1999.0, "no overflow");
     }

@@ -27,16 +27,15 @@ pub use self::{
     map::HeatMap,
 };
 use self::{
-    gradcam::{Head, Weighting},
+    gradcam::{Gradient, Weighting},
     occlusion::Square,
     superpixels::Superpixels,
 };
 use crate::{
-    bundle::Bundle,
-    keras,
+    input_gate::Similar,
     network::{Architecture, FeatureLayer, NetworkError, Precision},
     pixels::{Frame, RgbImage},
-    predictor::{ModelError, PredictError, Prediction, Predictor},
+    predictor::{ModelError, Origin, PredictError, Prediction, Predictor},
     preprocessing::Normalization,
     weights::Arrays,
 };
@@ -157,8 +156,14 @@ impl crate::hint::Hint for ExplainError {
 #[derive(Debug)]
 pub struct Explainer {
     predictor: Predictor,
+    parts: Parts,
+}
+
+/// What it takes to explain a predictor, built of the same weights in f32.
+#[derive(Debug)]
+struct Parts {
     architecture: Architecture,
-    head: Head,
+    gradient: Gradient,
     /// The features without the global average pool; `None` where they end in a map already.
     maps: Option<Network>,
 }
@@ -174,13 +179,8 @@ impl Explainer {
         normalization: Option<Normalization>,
         precision: Option<Precision>,
     ) -> Result<Self, ModelError> {
-        let predictor = Predictor::load_as(path, normalization, precision)?;
-        if path.is_file() {
-            let model = keras::read_model(path)?;
-            return Self::new(predictor, model.architecture, model.hidden_units, &model.weights);
-        }
-        let (meta, weights) = Bundle::open_weights(path)?;
-        Self::new(predictor, meta.architecture, meta.hidden_units, &weights)
+        let (predictor, parts) = Predictor::load_with(path, normalization, precision, Parts::new)?;
+        Ok(Self { predictor, parts })
     }
 
     /// Adds to a predictor what it takes to explain it, from the weights that it was built of.
@@ -193,10 +193,9 @@ impl Explainer {
         hidden_units: usize,
         weights: &dyn Arrays,
     ) -> Result<Self, ModelError> {
-        let image_size = predictor.preprocessing().image_size;
-        let head = Head::new(architecture, hidden_units, predictor.labels().len(), image_size, weights)?;
-        let maps = build_maps(architecture, weights, image_size)?;
-        Ok(Self { predictor, architecture, head, maps })
+        let (classes, image_size) = (predictor.labels().len(), predictor.preprocessing().image_size);
+        let parts = Parts::new(&Origin { architecture, hidden_units, classes, image_size, weights })?;
+        Ok(Self { predictor, parts })
     }
 
     /// The model that is explained.
@@ -204,14 +203,23 @@ impl Explainer {
         &self.predictor
     }
 
+    /// The nearest training slices of `count` patients; see [`Predictor::similar`].
+    ///
+    /// # Errors
+    /// See [`PredictError`].
+    pub fn similar(&self, image: &RgbImage, count: usize) -> Result<Vec<Similar>, PredictError> {
+        let features = self.predictor.features(&self.predictor.preprocessing().apply(image), 1)?;
+        Ok(self.predictor.similar(&features, count))
+    }
+
     /// Log-odds of a class for `batch` network inputs of `[height, width, 3]`.
     ///
     /// # Errors
     /// See [`PredictError`].
     pub fn scores(&self, inputs: &[f32], batch: usize, class: usize) -> Result<Vec<f64>, PredictError> {
-        let features = self.predictor.features(inputs, batch)?;
-        let length = (features.len() / batch.max(1)).max(1);
-        Ok(features.chunks_exact(length).map(|features| self.head.score(features, class)).collect())
+        let logits = self.predictor.logits(&self.predictor.features(inputs, batch)?, batch)?;
+        let classes = self.predictor.labels().len();
+        Ok(logits.chunks_exact(classes).map(|logits| gradcam::log_odds(logits, class)).collect())
     }
 
     /// Answers for a picture, draws the map of its answer, and checks the map.
@@ -254,7 +262,7 @@ impl Explainer {
     /// The class activation map of one network input, on its pixels.
     fn cam(&self, input: &[f32], class: usize, weighting: Weighting) -> Result<HeatMap, PredictError> {
         let [height, width, _] = self.predictor.preprocessing().image_size;
-        let layers = self.architecture.layers();
+        let layers = self.parts.architecture.layers();
         let pools = layers.iter().filter(|layer| matches!(layer, FeatureLayer::MaxPool { .. })).count();
         Ok(self.cells(input, class, weighting)?.magnified(height, width, 1 << pools))
     }
@@ -265,14 +273,23 @@ impl Explainer {
     /// See [`PredictError`].
     pub fn cells(&self, input: &[f32], class: usize, weighting: Weighting) -> Result<HeatMap, PredictError> {
         let features = self.predictor.features(input, 1)?;
-        let gradient = self.head.gradient(&features, class);
-        if let Some(network) = &self.maps {
+        let logits = self.predictor.logits(&features, 1)?;
+        let gradient = self.parts.gradient.by_features(&features, &logits, class);
+        if let Some(network) = &self.parts.maps {
             let mut map = vec![0.0; network.output().len()];
             network.forward(input, 1, &mut map)?;
             return Ok(gradcam::cam(&map, network.output(), &gradient, weighting));
         }
-        let shape = self.architecture.feature_shape(self.predictor.preprocessing().image_size);
+        let shape = self.parts.architecture.feature_shape(self.predictor.preprocessing().image_size);
         Ok(gradcam::cam(&features, shape, &gradient, weighting))
+    }
+}
+
+impl Parts {
+    fn new(origin: &Origin<'_>) -> Result<Self, ModelError> {
+        let Origin { architecture, hidden_units, classes, image_size, weights } = *origin;
+        let gradient = Gradient::new(architecture, hidden_units, classes, image_size, weights)?;
+        Ok(Self { architecture, gradient, maps: build_maps(architecture, weights, image_size)? })
     }
 }
 

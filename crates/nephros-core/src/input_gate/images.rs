@@ -5,7 +5,12 @@ use safetensors::{
     tensor::{TensorView, serialize},
 };
 
-/// Features of some training images, and a hash of each.
+use super::{
+    orientation::{SIDE, Upright},
+    similar::Cases,
+};
+
+/// Features and small pictures of some training images, and a hash of each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainingImages {
     /// Mean of each channel over the images.
@@ -16,6 +21,10 @@ pub struct TrainingImages {
     features: Vec<f32>,
     /// Hashes and names.
     pub prints: Prints,
+    /// What upright slices look like; empty in bundles that do not tell it.
+    pub upright: Upright,
+    /// Whose the images are; `None` in bundles that do not tell it.
+    cases: Option<Cases>,
 }
 
 /// Perceptual hashes of all images trained on, and what they are called.
@@ -35,8 +44,15 @@ impl Prints {
 
     /// Bits in which the nearest image differs, and its path.
     pub fn nearest(&self, hash: u64) -> Option<(u32, &str)> {
+        self.nearest_of(hash, |_| true)
+    }
+
+    /// As [`Self::nearest`], among the images at the positions that `counts` lets through.
+    pub fn nearest_of(&self, hash: u64, counts: impl Fn(usize) -> bool) -> Option<(u32, &str)> {
         let distances = self.hashes.iter().map(|other| (other ^ hash).count_ones());
-        distances.zip(self.paths.iter().map(String::as_str)).min_by_key(|&(bits, _)| bits)
+        let named = distances.zip(self.paths.iter().map(String::as_str)).enumerate();
+        let counted = named.filter(|&(index, _)| counts(index)).map(|(_, near)| near);
+        counted.min_by_key(|&(bits, _)| bits)
     }
 }
 
@@ -67,7 +83,41 @@ impl TrainingImages {
         let deviation: Vec<f32> = spread.iter().map(|&value| value.max(floor) as f32).collect();
         let mean: Vec<f32> = mean.iter().map(|&value| value as f32).collect();
         let features = images.iter().flat_map(|image| standardised(image, &mean, &deviation)).collect();
-        Self { mean, deviation, features, prints }
+        Self { mean, deviation, features, prints, upright: Upright::default(), cases: None }
+    }
+
+    /// The same images with what upright slices look like.
+    #[must_use]
+    pub fn with_upright(self, upright: Upright) -> Self {
+        Self { upright, ..self }
+    }
+
+    /// The same images with whose they are; `cases` that are of other images are left out.
+    #[must_use]
+    pub fn with_cases(self, cases: Cases) -> Self {
+        let fit = cases.fit(self.prints.paths.len(), self.rows());
+        Self { cases: fit.then_some(cases), ..self }
+    }
+
+    /// Whose the images are, where that is known.
+    pub fn cases(&self) -> Option<&Cases> {
+        self.cases.as_ref()
+    }
+
+    /// Images whose features are kept.
+    fn rows(&self) -> usize {
+        self.features.len() / self.channels().max(1)
+    }
+
+    /// Path and label of the nearest image of each of the `count` nearest patients, with the patient's
+    /// number and the distance, the nearest first; none where it is not known whose the images are.
+    pub fn similar(&self, pooled: &[f32], count: usize) -> Vec<(&str, u32, u32, f64)> {
+        let Some(cases) = &self.cases else { return Vec::new() };
+        let nearest = cases.nearest(&self.distances(pooled), count).into_iter();
+        let named = |(image, distance): (usize, f64)| {
+            (self.prints.paths[image].as_str(), cases.labels[image], cases.groups[image], distance)
+        };
+        nearest.map(named).collect()
     }
 
     /// Channels of the last feature map.
@@ -75,22 +125,29 @@ impl TrainingImages {
         self.mean.len()
     }
 
-    /// Root mean square over channels of the distance from pooled features to the `neighbour`-th
-    /// nearest image, or the farthest where there are fewer; infinite where there is none.
+    /// Distance from pooled features to the `neighbour`-th nearest image, or the farthest where there
+    /// are fewer; infinite where there is none.
     pub fn distance(&self, pooled: &[f32], neighbour: usize) -> f64 {
+        let mut distances = self.distances(pooled);
+        distances.sort_by(f64::total_cmp);
+        let position = neighbour.clamp(1, distances.len().max(1)) - 1;
+        distances.get(position).copied().unwrap_or(f64::INFINITY)
+    }
+
+    /// Root mean square over channels of the distance from pooled features to each image.
+    fn distances(&self, pooled: &[f32]) -> Vec<f64> {
         let point = standardised(pooled, &self.mean, &self.deviation);
         let squared =
             |image: &[f32]| image.iter().zip(&point).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
-        let mut distances: Vec<f64> =
-            self.features.chunks_exact(self.channels().max(1)).map(squared).collect();
-        distances.sort_by(f64::total_cmp);
-        let position = neighbour.clamp(1, distances.len().max(1)) - 1;
-        distances.get(position).map_or(f64::INFINITY, |squared| (squared / point.len().max(1) as f64).sqrt())
+        let length = point.len().max(1);
+        let images = self.features.chunks_exact(self.channels().max(1));
+        images.map(|image| (squared(image) / length as f64).sqrt()).collect()
     }
 
     /// The bytes of a safetensors file: `mean` and `deviation` F32 `[channels]`, `features` F32
-    /// `[images, channels]`, `hashes` U8 `[images, 8]` in little endian, and `paths`, U8, a path a
-    /// line.
+    /// `[rows, channels]`, `hashes` U8 `[images, 8]` in little endian, and `paths`, U8, a path a
+    /// line. Where they are known, `labels` and `groups`, U32 `[images]`, `rows`, U32 `[rows]`, the
+    /// image of each row of features, and `upright`, U8 `[pictures, 16, 16]`.
     ///
     /// # Errors
     /// What the writer says.
@@ -102,15 +159,25 @@ impl TrainingImages {
             [&self.mean, &self.deviation, &self.features].map(|values| floats(values));
         let hashes: Vec<u8> = self.prints.hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
         let paths = self.prints.paths.join("\n").into_bytes();
-        let rows = self.features.len() / channels.max(1);
         let float = |shape: Vec<usize>, bytes| TensorView::new(Dtype::F32, shape, bytes);
-        let tensors = [
+        let mut tensors = vec![
             ("mean", float(vec![channels], &mean)?),
             ("deviation", float(vec![channels], &deviation)?),
-            ("features", float(vec![rows, channels], &features)?),
+            ("features", float(vec![self.rows(), channels], &features)?),
             ("hashes", TensorView::new(Dtype::U8, vec![self.prints.hashes.len(), 8], &hashes)?),
             ("paths", TensorView::new(Dtype::U8, vec![paths.len()], &paths)?),
         ];
+        let pictures = self.upright.pictures().as_flattened();
+        let shape = vec![pictures.len() / (SIDE * SIDE), SIDE, SIDE];
+        tensors.push(("upright", TensorView::new(Dtype::U8, shape, pictures)?));
+        let whole = |values: &[u32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+        let cases = self.cases.as_ref().map(|cases| {
+            [("labels", &cases.labels), ("groups", &cases.groups), ("rows", &cases.rows)]
+                .map(|(name, values)| (name, values.len(), whole(values)))
+        });
+        for (name, length, bytes) in cases.iter().flatten() {
+            tensors.push((name, TensorView::new(Dtype::U32, vec![*length], bytes)?));
+        }
         serialize(tensors, None)
     }
 
@@ -137,8 +204,43 @@ impl TrainingImages {
             let (hashes, paths) = (prints.hashes.len(), prints.paths.len());
             return Err(format!("expected a path for each of {hashes} hashes, got {paths}"));
         }
-        Ok(Self { mean, deviation, features, prints })
+        let images = Self { mean, deviation, features, prints, upright: upright(&file)?, cases: None };
+        let Some(cases) = cases(&file)? else { return Ok(images) };
+        let (count, rows) = (images.prints.paths.len(), images.rows());
+        if !cases.fit(count, rows) {
+            let got = [cases.labels.len(), cases.groups.len(), cases.rows.len()];
+            return Err(format!(
+                "expected labels and groups of {count} images and images of {rows} rows, got {got:?}"
+            ));
+        }
+        Ok(Self { cases: Some(cases), ..images })
     }
+}
+
+/// None in a file of an earlier version.
+fn upright(file: &SafeTensors) -> Result<Upright, String> {
+    let Ok(tensor) = file.tensor("upright") else { return Ok(Upright::default()) };
+    match tensor.data().as_chunks::<{ SIDE * SIDE }>() {
+        (pictures, []) => Ok(Upright::new(pictures.to_vec())),
+        (_, rest) => Err(format!("expected pictures of {SIDE}x{SIDE} in `upright`, got {} more", rest.len())),
+    }
+}
+
+/// None in a file of an earlier version.
+fn cases(file: &SafeTensors) -> Result<Option<Cases>, String> {
+    if file.tensor("labels").is_err() {
+        return Ok(None);
+    }
+    let [labels, groups, rows] = ["labels", "groups", "rows"].map(|name| whole(file, name));
+    Ok(Some(Cases { labels: labels?, groups: groups?, rows: rows? }))
+}
+
+fn whole(file: &SafeTensors, name: &str) -> Result<Vec<u32>, String> {
+    let tensor = file.tensor(name).map_err(|error| error.to_string())?;
+    if tensor.dtype() != Dtype::U32 {
+        return Err(format!("expected `{name}` as U32, got {}", tensor.dtype()));
+    }
+    Ok(tensor.data().as_chunks().0.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect())
 }
 
 fn standardised(pooled: &[f32], mean: &[f32], deviation: &[f32]) -> Vec<f32> {

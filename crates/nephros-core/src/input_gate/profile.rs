@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Reason, ReasonCode,
+    Orientation, Picture, Reason, ReasonCode,
     traits::{BINS, BodyTraits, Traits},
 };
 
@@ -36,6 +36,10 @@ pub enum Statistic {
     BrightRow,
     /// Mean column of the brightest tissue, 0 to 1 from the left of the body.
     BrightColumn,
+    /// How much more the slice resembles those trained on as it stands than upside down.
+    Upright,
+    /// How much more the slice resembles those trained on as it stands than after a quarter turn.
+    Unturned,
     /// Distance of the network's features from the k-th nearest training image's, in standard
     /// deviations of one channel.
     FeatureDistance,
@@ -91,12 +95,25 @@ pub struct InputProfile {
     /// Largest number of bits in which the hash of a near copy differs; `None` where images of
     /// different patients are that close themselves.
     pub near_copy_bits: Option<u32>,
+    /// What the numbers of similar cases stand for; `None` in bundles that know no cases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub case_unit: Option<CaseUnit>,
     /// Mean over training images of the shares of tissue with a grey value of at most 7, 15, … 255.
     pub grey: Vec<f32>,
     /// Limit of each statistic.
     pub limits: BTreeMap<Statistic, Limit>,
     /// What the limits say about the validation images, all checks together.
     pub validation: FalseAlarms,
+}
+
+/// What keeps the slices of one case together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CaseUnit {
+    /// Patients.
+    Patient,
+    /// Groups that the audit found, because not all patients are known.
+    Group,
 }
 
 impl InputProfile {
@@ -121,7 +138,7 @@ impl InputProfile {
 }
 
 impl Statistic {
-    /// All that a [`Traits`] has, which leaves out [`Self::FeatureDistance`].
+    /// All that a [`Traits`] has alone, without training images to compare with.
     pub const OF_TRAITS: [Self; 11] = [
         Self::Side,
         Self::Chroma,
@@ -136,6 +153,12 @@ impl Statistic {
         Self::BrightColumn,
     ];
 
+    /// How a slice lies, as values.
+    pub fn of_orientation(orientation: Orientation) -> Vec<(Self, f64)> {
+        let Orientation { upright, unturned } = orientation;
+        vec![(Self::Upright, upright), (Self::Unturned, unturned)]
+    }
+
     /// The code of a value below or above the limit.
     fn code(self, too_low: bool) -> ReasonCode {
         match self {
@@ -146,7 +169,7 @@ impl Statistic {
             Self::Detail if too_low => ReasonCode::Blurred,
             Self::Surround | Self::Detail => ReasonCode::NotCt,
             Self::BodyShare | Self::Aspect => ReasonCode::BodyShape,
-            Self::BrightRow | Self::BrightColumn => ReasonCode::Orientation,
+            Self::BrightRow | Self::BrightColumn | Self::Upright | Self::Unturned => ReasonCode::Orientation,
             Self::FeatureDistance => ReasonCode::OutOfRange,
         }
     }
@@ -170,6 +193,15 @@ impl Statistic {
             Self::BrightColumn => {
                 format!("bright tissue lies at {percent:.0} % of the body's width from the left")
             }
+            Self::Upright => {
+                format!("upside down the slice would resemble those trained on more, by {:.2}", -value)
+            }
+            Self::Unturned => {
+                format!(
+                    "turned by 90 degrees the slice would resemble those trained on more, by {:.2}",
+                    -value
+                )
+            }
             Self::FeatureDistance => {
                 format!("the features are {value:.1} from those of the images trained on")
             }
@@ -180,13 +212,18 @@ impl Statistic {
     fn expected(self, limit: &Limit, too_low: bool) -> String {
         let (word, bound) = if too_low { ("least", limit.low) } else { ("most", limit.high) };
         let bound = bound.unwrap_or_default();
+        // Told the other way round, so that no value is negative.
+        let (word, bound) = match self {
+            Self::Upright | Self::Unturned => ("most", -bound),
+            _ => (word, bound),
+        };
         let bound = match self {
             Self::Side | Self::Window => format!("{bound:.0}"),
             Self::Chroma | Self::White | Self::Black => format!("{:.1} %", 100.0 * bound),
             Self::Surround | Self::BodyShare | Self::BrightRow | Self::BrightColumn => {
                 format!("{:.0} %", 100.0 * bound)
             }
-            Self::Detail => format!("{bound:.2}"),
+            Self::Detail | Self::Upright | Self::Unturned => format!("{bound:.2}"),
             Self::Aspect => format!("{:.2}", bound.exp()),
             Self::FeatureDistance => format!("{bound:.1}"),
         };
@@ -203,6 +240,11 @@ impl Traits {
     /// Perceptual hash.
     pub fn hash(&self) -> u64 {
         self.hash
+    }
+
+    /// The body at a glance, by which the way it lies is told.
+    pub fn picture(&self) -> Option<&Picture> {
+        self.body.as_ref().map(|body| &body.picture)
     }
 
     /// Each statistic of the picture; without a body there are two. `grey` is the mean of the

@@ -24,7 +24,8 @@ pub enum ReasonCode {
     Blurred,
     /// The body is larger, smaller, wider or higher in the picture than those trained on.
     BodyShape,
-    /// Bright tissue, which is bone above all, does not lie where it does in images trained on.
+    /// The slice lies in another way than those trained on: it resembles them more when turned, or
+    /// bright tissue, which is bone above all, does not lie where it does in them.
     Orientation,
     /// The network's features are far from those of the images trained on.
     OutOfRange,

@@ -1,7 +1,8 @@
 //! What a picture is like before any network looks at it.
 
+use super::orientation::{self, Picture, picture_of};
 use crate::pixels::{
-    Bounds, Resample, RgbImage, TISSUE, find_body,
+    Bounds, Resample, RgbImage, TISSUE, crop_about, find_body,
     hash::{hash_of, luma},
     resize,
 };
@@ -62,6 +63,8 @@ pub(super) struct BodyTraits {
     pub(super) bright_row: f64,
     /// Mean column of the brightest tissue, 0 to 1 from left to right.
     pub(super) bright_column: f64,
+    /// The square about the body.
+    pub(super) picture: Picture,
 }
 
 impl Traits {
@@ -80,7 +83,7 @@ impl Traits {
             side: image.width().min(image.height()),
             hash: hash_of(image),
             chroma: chroma(&small),
-            body: body.and_then(|bounds| BodyTraits::of(&grey, bounds)),
+            body: body.and_then(|bounds| BodyTraits::of(&small, &grey, bounds)),
         }
     }
 }
@@ -184,13 +187,15 @@ impl Grey {
 
 impl BodyTraits {
     /// `None` where the box holds no tissue.
-    fn of(grey: &Grey, bounds: Bounds) -> Option<Self> {
+    fn of(image: &RgbImage, grey: &Grey, bounds: Bounds) -> Option<Self> {
         let (height, width) = (bounds.bottom - bounds.top, bounds.right - bounds.left);
         let counts = counts(grey, bounds);
         let pixels: usize = counts.iter().sum();
         if pixels == 0 {
             return None;
         }
+        let square = crop_about(image, bounds);
+        let glance = resize(&square, orientation::SIDE, orientation::SIDE, Resample::Bilinear);
         let cumulative = cumulative(&counts, pixels);
         let (bright_row, bright_column) = brightest(grey, bounds, &counts, pixels);
         // A body of one grey value has no detail at all, which a logarithm cannot say.
@@ -205,6 +210,7 @@ impl BodyTraits {
             aspect: (width as f64 / height as f64).ln(),
             bright_row,
             bright_column,
+            picture: picture_of(glance.pixels())?,
         })
     }
 }

@@ -103,15 +103,24 @@ pub fn crop_to_body(image: &RgbImage) -> RgbImage {
 /// Where [`crop_to_body`] crops.
 pub fn body_frame(image: &RgbImage) -> Frame {
     let whole = Bounds { top: 0, left: 0, bottom: image.height, right: image.width };
-    let body = find_body(image);
-    let bounds = body.unwrap_or(whole);
-    let margin = if body.is_some() { MARGIN } else { 0.0 };
-    let longer = (bounds.bottom - bounds.top).max(bounds.right - bounds.left);
-    let side = longer + 2 * (longer as f64 * margin).round() as usize;
-    // Where the square starts, which may be before the image does.
-    let start = |from: usize, to: usize| (from + to) as isize / 2 - side as isize / 2;
-    let (top, left) = (start(bounds.top, bounds.bottom), start(bounds.left, bounds.right));
-    Frame { top, left, height: side, width: side }
+    find_body(image).map_or_else(|| whole.squared(0.0), |body| body.squared(MARGIN))
+}
+
+impl Bounds {
+    /// The square about the middle that holds the box, wider by `margin` of its longer side all round.
+    fn squared(self, margin: f64) -> Frame {
+        let longer = (self.bottom - self.top).max(self.right - self.left);
+        let side = longer + 2 * (longer as f64 * margin).round() as usize;
+        // Where the square starts, which may be before the image does.
+        let start = |from: usize, to: usize| (from + to) as isize / 2 - side as isize / 2;
+        let (top, left) = (start(self.top, self.bottom), start(self.left, self.right));
+        Frame { top, left, height: side, width: side }
+    }
+}
+
+/// As [`crop_to_body`], about a body that was found already.
+pub(crate) fn crop_about(image: &RgbImage, body: Bounds) -> RgbImage {
+    square(image, body.squared(MARGIN))
 }
 
 /// The box around all pieces of tissue that take 0.5 % of the image, once what is thinner than three

@@ -8,7 +8,7 @@ mod jpeg;
 mod raster;
 mod resize;
 
-pub(crate) use body::{Bounds, TISSUE, find_body};
+pub(crate) use body::{Bounds, TISSUE, crop_about, find_body};
 pub use body::{Crop, Frame, body_frame, crop_to_body, tissue_box};
 pub use decode::{Limits, decode, decode_with_limits};
 pub use error::{DecodeError, Format, Lookalike};

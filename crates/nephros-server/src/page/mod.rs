@@ -67,8 +67,9 @@ pub(crate) async fn sample(
     Ok(([(header::CONTENT_TYPE, sample.content_type.clone())], sample.bytes.clone()).into_response())
 }
 
-/// `GET /health`: 200 as long as the server answers; `status` says whether it can predict, and
-/// `refused`, where it is there, why the model trained last is not the one that does.
+/// `GET /health`: 200 as long as the server answers; `status` says whether it can predict, `notice`,
+/// where it is there, in what the model is not as the one before, and `refused` why the model trained
+/// last is not the one that predicts.
 pub(crate) async fn health(State(state): State<AppState>) -> Json<Value> {
     let model = state.model();
     let status = if model.is_some() { "ok" } else { "no model" };
@@ -77,6 +78,9 @@ pub(crate) async fn health(State(state): State<AppState>) -> Json<Value> {
         "model": model.as_ref().map(|model| model.id()),
         "version": env!("CARGO_PKG_VERSION"),
     });
+    if let Some(notice) = state.notice() {
+        health["notice"] = notice.into();
+    }
     if let Some(reason) = state.refused() {
         health["refused"] = reason.into();
     }

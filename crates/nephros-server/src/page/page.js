@@ -2,6 +2,8 @@
 
 const $ = (id) => document.getElementById(id);
 const TOKEN_KEY = "nephros-token";
+// Patients of whom the nearest training slice is named.
+const SIMILAR = 3;
 
 // The image to classify: its bytes, the name shown, and the true class of a sample.
 let image = null;
@@ -26,6 +28,7 @@ function fail(message, hint, wantsToken = false) {
 
 // The server writes its texts in lower case without a final period, as parts of log lines.
 function sentence(text) {
+  if (!text) return "";
   return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 }
 
@@ -95,7 +98,7 @@ async function ask(blob) {
   if (token) headers.Authorization = "Bearer " + token;
   let response;
   try {
-    response = await fetch("api/v1/predictions", { method: "POST", headers, body: blob });
+    response = await fetch("api/v1/predictions?similar=" + SIMILAR, { method: "POST", headers, body: blob });
   } catch {
     return { error: { message: "the server cannot be reached", hint: "check the connection and press Predict again" } };
   }
@@ -111,12 +114,14 @@ async function ask(blob) {
 function answer(result, truth) {
   const reasons = result.reasons || [];
   const refused = reasons.some((reason) => reason.code !== "near_copy");
+  const similar = refused ? [] : result.similar || [];
+  $("caption").textContent = refused ? "The model does not judge this image" : "Most probable class";
   $("label").textContent = refused ? "No label" : result.label;
   $("probability").hidden = refused;
   $("probability").textContent = "Probability " + percent(result.probability);
   $("classes").hidden = refused;
   $("reasons").hidden = reasons.length === 0;
-  $("reasons").textContent = reasons.map((reason) => reason.sentence).join("; ");
+  $("reasons").textContent = sentence(reasons.map((reason) => reason.sentence).join("; "));
   $("refer").hidden = !result.refer || refused;
   $("refer").textContent = result.refer ? "Refer to a radiologist: " + result.refer + "." : "";
   $("truth").hidden = !truth;
@@ -126,7 +131,23 @@ function answer(result, truth) {
   $("classes").replaceChildren(
     ...Object.entries(result.probabilities).map(([label, value]) => classRow(label, value, label === result.label)),
   );
+  $("similar").hidden = similar.length === 0;
+  $("similar-list").replaceChildren(...similar.map(similarItem));
   show("answer");
+}
+
+function similarItem(slice) {
+  const item = document.createElement("li");
+  const name = document.createElement("strong");
+  name.textContent = slice.class;
+  const whose = slice.patient ? "patient " + slice.patient : slice.group ? "group " + slice.group : "";
+  const facts = document.createElement("span");
+  facts.textContent = [whose, "distance " + slice.distance.toFixed(2)].filter(Boolean).join(", ");
+  const path = document.createElement("span");
+  path.className = "path";
+  path.textContent = slice.path;
+  item.append(name, facts, path);
+  return item;
 }
 
 function classRow(label, value, top) {
@@ -162,6 +183,8 @@ async function loadStatus() {
     $("status-text").textContent = health.model ? "Model " + health.model : "No model loaded";
     $("status").title = health.model || "";
     $("refused").hidden = !health.refused;
+    $("notice").hidden = !health.notice;
+    $("notice").textContent = health.notice ? sentence(health.notice) : "";
     $("refused").textContent = health.refused ? "The model trained last is not served. " + sentence(health.refused) : "";
   } catch {
     $("status").dataset.state = "down";

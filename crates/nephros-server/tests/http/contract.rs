@@ -60,6 +60,36 @@ async fn what_is_for_a_radiologist_says_so_beside_the_contract_of_the_reference(
 }
 
 #[tokio::test]
+async fn similar_slices_are_named_where_they_are_asked_for() {
+    let app = local(with_model());
+    let asked = async |query: &str| {
+        send(&app, post(&format!("/api/v1/predictions{query}"), "image/png", png(204))).await.json()
+    };
+    let slice = |number: u32, distance: f64| json!({"path": format!("Tumor/{number}.png"), "class": "Tumor", "patient": number, "distance": distance});
+    assert_eq!(asked("?similar=2").await["similar"], json!([slice(1, 0.25), slice(2, 0.5)]));
+    for query in ["", "?similar=0", "?other=2"] {
+        assert_eq!(asked(query).await.get("similar"), None, "{query}");
+    }
+    for query in ["?similar=", "?similar=-1", "?similar=21", "?similar=two"] {
+        assert_eq!(asked(query).await["error"]["code"], "invalid_query", "{query}");
+    }
+    let contract = post("/predict?similar=2", "application/json", image_json(&png(250)));
+    assert_eq!(send(&app, contract).await.text(), r#"[{"image": "Tumor"}]"#);
+}
+
+#[tokio::test]
+async fn a_model_that_is_not_as_the_one_before_says_so_until_the_next() {
+    let (trainer, outcome) = held_trainer();
+    let app = local(Service { trainer: Some(trainer), ..with_model() });
+    for (id, expected) in [("red-f32", Some("8 bits were asked for")), ("red-3", None)] {
+        outcome.send(Ok(id)).unwrap();
+        send(&app, post("/train", "text/plain", "")).await;
+        let health = send(&app, get("/health")).await.json();
+        assert_eq!((health["model"].as_str(), health["notice"].as_str()), (Some(id), expected));
+    }
+}
+
+#[tokio::test]
 async fn health_tells_whether_there_is_a_model() {
     let version = env!("CARGO_PKG_VERSION");
     let empty = send(&local(Service::default()), get("/health")).await;

@@ -59,6 +59,7 @@ async fn simple_errors() -> Vec<(Code, Answer)> {
     let cases = [
         (Code::InvalidJson, &plain, json(r#"{"image": "#)),
         (Code::InvalidBase64, &plain, json(r#"{"image": "!!!!"}"#)),
+        (Code::InvalidQuery, &plain, post("/api/v1/predictions?similar=many", "image/png", png(1))),
         (Code::MissingField, &plain, json(r#"{"picture": "AAAA"}"#)),
         (Code::NotAnImage, &plain, json(image_json(b"hello, world"))),
         (Code::CorruptImage, &plain, json(image_json(&truncated))),

@@ -15,8 +15,10 @@ use axum::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http_body::Frame;
 use http_body_util::BodyExt;
-use nephros_core::pixels::RgbImage;
-use nephros_server::{Access, AppState, BoxError, Classifier, Service, TrainFailure, Trained, Trainer, app};
+use nephros_core::{input_gate::Similar, pixels::RgbImage};
+use nephros_server::{
+    Access, AppState, BoxError, Classified, Classifier, Service, TrainFailure, Trained, Trainer, app,
+};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -45,6 +47,18 @@ impl Classifier for RedModel {
     fn classify(&self, image: &RgbImage) -> Result<Vec<f32>, BoxError> {
         let tumor = f32::from(image.pixels()[0]) / 255.0;
         Ok(vec![1.0 - tumor, tumor])
+    }
+
+    fn classify_gated(&self, image: &RgbImage, similar: usize) -> Result<Classified, BoxError> {
+        let slice = |number: usize| Similar {
+            path: format!("Tumor/{number}.png"),
+            class: "Tumor".to_owned(),
+            patient: Some(number as u32),
+            group: None,
+            distance: 0.25 * number as f64,
+        };
+        let similar = (1..=similar).map(slice).collect();
+        Ok(Classified { probabilities: self.classify(image)?, similar, ..Classified::default() })
     }
 
     fn refer(&self, probabilities: &[f32]) -> Option<String> {
@@ -141,7 +155,10 @@ pub fn held_trainer() -> (Trainer, mpsc::Sender<Result<&'static str, &'static st
             model: id.to_owned(),
             reason: "all 8 images were called `Normal`".to_owned(),
         }),
-        Ok(id) => Ok(Trained::Serve(RedModel::shared(id))),
+        Ok(id) => Ok(Trained::Serve {
+            model: RedModel::shared(id),
+            notice: id.ends_with("f32").then(|| "8 bits were asked for".to_owned()),
+        }),
         Err(message) => Err(TrainFailure {
             message: message.to_owned(),
             hint: Some("look at the data".to_owned()),

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{
     chains::chains,
+    embedding::Embeddings,
     fingerprint::Fingerprint,
     neighbours::{Known, LEVELS, Neighbours, roots},
     source::Subject,
@@ -27,6 +28,8 @@ pub enum Reason {
     NearDuplicate,
     /// Another image looks like a slice of the same series.
     Resemblance,
+    /// Another image that looks much like it has the same features, by the model that was given.
+    Features,
     /// Only the adjacent file number, with more resemblance than chance.
     FileNumber,
     /// Nothing: it is alone.
@@ -46,6 +49,17 @@ pub struct Grouping {
     pub near_duplicates: usize,
     /// Correlation from which images were taken for one patient's.
     pub threshold: f32,
+    /// What a model's features brought; `None` without a model, or where nothing sets its level.
+    pub features: Option<FeatureEvidence>,
+}
+
+/// What a model's features brought.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FeatureEvidence {
+    /// Cosine from which images that resemble each other were taken for one patient's.
+    pub cosine: f32,
+    /// Groups that they joined to others.
+    pub joined: usize,
 }
 
 /// Share of a folder's adjacent pairs that must resemble each other for its numbers to mean
@@ -54,13 +68,15 @@ const TELLING: f64 = 0.5;
 
 impl Grouping {
     /// Joins equal pixels, near duplicates, resembling pictures of one class, adjacent file numbers
-    /// and known patients.
+    /// and known patients; with `embeddings`, also pictures that nearly resemble each other and have
+    /// the same features.
     ///
     /// # Errors
     /// [`Cancelled`].
     pub fn of(
         prints: &[Fingerprint],
         subjects: &[&Subject],
+        embeddings: Option<&Embeddings>,
         progress: &dyn Progress,
     ) -> Result<Self, Cancelled> {
         let known = known(subjects);
@@ -73,9 +89,21 @@ impl Grouping {
         let patients =
             subjects.iter().map(|subject| Some(subject.patient.as_str()).filter(|p| !p.is_empty()));
         join_equal(&mut forest, patients);
+        let before = roots(&mut forest);
+        let cosine = embeddings.map(|embeddings| embeddings.level(&known, progress)).transpose()?.flatten();
+        let alike: Vec<(usize, usize)> = match embeddings.zip(cosine) {
+            Some((embeddings, level)) => {
+                let open = neighbours.open.iter().copied();
+                open.filter(|&(a, b)| before[a] != before[b] && embeddings.cosine(a, b) >= level).collect()
+            }
+            None => Vec::new(),
+        };
+        alike.iter().for_each(|&(a, b)| union(&mut forest, a, b));
         let groups = roots(&mut forest);
         let threshold = LEVELS[level];
-        let facts = Facts::of(&groups, &copies, &neighbours, threshold);
+        let facts = Facts::of(&groups, &copies, &alike, &neighbours, threshold);
+        let count = |groups: &[usize]| groups.iter().enumerate().filter(|&(image, &of)| image == of).count();
+        let joined = count(&before) - count(&groups);
         Ok(Self {
             reasons: subjects
                 .iter()
@@ -85,6 +113,7 @@ impl Grouping {
             exact_duplicates: copies.iter().filter(|&&(_, first)| !first).count(),
             near_duplicates: neighbours.duplicated.iter().filter(|&&duplicated| duplicated).count(),
             threshold,
+            features: cosine.map(|cosine| FeatureEvidence { cosine, joined }),
             groups,
         })
     }
@@ -95,18 +124,27 @@ struct Facts<'a> {
     groups: &'a [usize],
     sizes: Vec<usize>,
     copies: HashSet<usize>,
+    /// Images that features join to another group.
+    alike: HashSet<usize>,
     neighbours: &'a Neighbours,
     threshold: f32,
 }
 
 impl<'a> Facts<'a> {
-    fn of(groups: &'a [usize], copies: &[(usize, bool)], neighbours: &'a Neighbours, threshold: f32) -> Self {
+    fn of(
+        groups: &'a [usize],
+        copies: &[(usize, bool)],
+        alike: &[(usize, usize)],
+        neighbours: &'a Neighbours,
+        threshold: f32,
+    ) -> Self {
         let mut sizes = vec![0; groups.len()];
         for &group in groups {
             sizes[group] += 1;
         }
         let copies = copies.iter().map(|&(image, _)| image).collect();
-        Self { groups, sizes, copies, neighbours, threshold }
+        let alike = alike.iter().flat_map(|&(a, b)| [a, b]).collect();
+        Self { groups, sizes, copies, alike, neighbours, threshold }
     }
 
     fn reason(&self, image: usize, subject: &Subject) -> Reason {
@@ -118,6 +156,8 @@ impl<'a> Facts<'a> {
             Reason::NearDuplicate
         } else if self.neighbours.nearest[image] >= self.threshold {
             Reason::Resemblance
+        } else if self.alike.contains(&image) {
+            Reason::Features
         } else if self.sizes[self.groups[image]] > 1 {
             Reason::FileNumber
         } else {

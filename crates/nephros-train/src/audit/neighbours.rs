@@ -64,6 +64,8 @@ pub struct Neighbours {
     forests: Vec<Vec<usize>>,
     /// Correlation that 1 % of pairs that are apart exceed.
     pub chance: f32,
+    /// Pairs of 0.91 or more that are not apart.
+    pub open: Vec<(usize, usize)>,
 }
 
 /// Rows that are compared together, so that the coarse pictures of a column are read once.
@@ -93,6 +95,7 @@ impl Neighbours {
             nearest_apart: vec![0.0; count],
             forests: vec![(0..count).collect(); LEVELS.len()],
             chance: chance(prints, known),
+            open: Vec::new(),
         };
         let task = progress.task("compare images", Some(count as u64), Unit::Items);
         let starts: Vec<usize> = (0..count).step_by(ROWS).collect();
@@ -116,6 +119,9 @@ impl Neighbours {
         for picture in [a, b] {
             nearest[picture] = nearest[picture].max(correlation);
             self.duplicated[picture] |= duplicate;
+        }
+        if !apart {
+            self.open.push((a, b));
         }
         for (forest, level) in self.forests.iter_mut().zip(LEVELS) {
             if duplicate || (!apart && correlation >= level) {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     fingerprint::Fingerprint,
-    groups::{Grouping, Reason},
+    groups::{FeatureEvidence, Grouping, Reason},
     neighbours::{folds_by_group, folds_by_image, nearest_votes},
     source::Subject,
 };
@@ -33,6 +33,8 @@ pub struct Audit {
     pub near_duplicates: usize,
     /// Correlation from which images of one class were taken for one patient's.
     pub threshold: f32,
+    /// What the features of a model brought, where one was given.
+    pub features: Option<FeatureEvidence>,
     /// Groups that hold what should be apart.
     pub conflicts: Vec<Conflict>,
     /// Files that cannot be decoded.
@@ -167,9 +169,19 @@ impl Audit {
             sizes[group] += 1;
             members.push(Member { subject, group, reason });
         }
-        let Grouping { exact_duplicates, near_duplicates, threshold, .. } = *grouping;
+        let Grouping { exact_duplicates, near_duplicates, threshold, features, .. } = *grouping;
         let conflicts = conflicts(&members);
-        Self { members, sizes, exact_duplicates, near_duplicates, threshold, conflicts, broken, votes }
+        Self {
+            members,
+            sizes,
+            exact_duplicates,
+            near_duplicates,
+            threshold,
+            features,
+            conflicts,
+            broken,
+            votes,
+        }
     }
 
     /// `G001`, …
@@ -298,6 +310,12 @@ impl fmt::Display for Audit {
             self.threshold,
             self.largest_group()
         )?;
+        if let Some(FeatureEvidence { cosine, joined }) = self.features {
+            writeln!(
+                f,
+                "the model's features joined {joined} groups to others that nearly resemble them (cosine from {cosine:.2})"
+            )?;
+        }
         self.write_classes(f)?;
         self.write_conflicts(f)?;
         self.write_broken(f)?;
@@ -378,6 +396,7 @@ mod tests {
             exact_duplicates: 1,
             near_duplicates: 2,
             threshold: 0.93,
+            features: None,
         };
         let broken = vec![Broken { path: "Tumor/x.jpg".into(), reason: "the file is empty".into() }];
         Audit::new(subjects, &grouping, Some(Votes { random: 1.0, by_group: 0.5, majority: 0.75 }), broken)

@@ -298,7 +298,7 @@ impl Job<'_> {
         if known || self.project.params.split_by != SplitBy::Patient {
             return Ok(HashMap::new());
         }
-        let audit = audit::examine(&layout.root, subjects, self.progress)?;
+        let audit = audit::examine(&layout.root, subjects, None, self.progress)?;
         tracing::info!("{} groups of images are likely one patient's", audit.sizes.len());
         let named = |member: &audit::Member| (member.subject.path.clone(), audit.group_name(member.group));
         Ok(audit.members.iter().map(named).collect())

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use nephros_conv::Calibration;
 use nephros_core::{
-    bundle::{Bundle, CalibrationSet, Holdout, Quantized},
+    bundle::{Bundle, CalibrationSet, DistanceChange, Holdout, Quantized},
+    input_gate::{InputGate, Statistic, pooled_features},
     network::Precision,
     pixels,
     predictor::Predictor,
@@ -22,6 +23,7 @@ use images::{Image, Parts};
 
 use crate::{
     evaluate::metrics::Predictions,
+    input_gate::RATE,
     progress::{Progress, Task, Unit, check},
 };
 
@@ -99,7 +101,10 @@ pub fn quantize(
         patients: images::patients(&calibration),
         digest: images::digest(&calibration),
     };
-    let holdout = measure(&answers, holdout.len(), request.tolerance, labels.len())?;
+    let holdout = Holdout {
+        feature_distance: floating.input_gate().and_then(|gate| distance_change(gate, &answers.distances)),
+        ..measure(&answers, holdout.len(), request.tolerance, labels.len())?
+    };
     let meta = quantized.save(request.model, request.out, calibration.clone(), holdout.clone())?;
     Ok(QuantizeSummary {
         bundle: request.out.to_owned(),
@@ -151,6 +156,8 @@ struct Answers {
     images: Vec<Image>,
     floats: Vec<Vec<f32>>,
     int8: Vec<Vec<f32>>,
+    /// Of the features in f32 and in 8 bits from those trained on; none without an input gate.
+    distances: Vec<[f64; 2]>,
 }
 
 fn compare(
@@ -159,19 +166,57 @@ fn compare(
     unreadable: &mut Vec<Unreadable>,
     progress: &dyn Progress,
 ) -> Result<Answers, QuantizeError> {
-    let mut answers = Answers { images: Vec::new(), floats: Vec::new(), int8: Vec::new() };
+    let mut answers =
+        Answers { images: Vec::new(), floats: Vec::new(), int8: Vec::new(), distances: Vec::new() };
     let task: Box<dyn Task> = progress.task("comparing", Some(images.len() as u64), Unit::Items);
     for group in images.chunks(HOLDOUT_GROUP) {
         check(progress)?;
         let (inputs, read) = inputs(group, floats.preprocessing(), unreadable);
         let (values, count) = (inputs.concat(), inputs.len());
-        let answer = |model: &Predictor| model.predict_input(&values, count);
-        answers.floats.extend(answer(floats)?.into_iter().map(|answer| answer.probabilities));
-        answers.int8.extend(answer(int8)?.into_iter().map(|answer| answer.probabilities));
+        let features = [floats.features(&values, count)?, int8.features(&values, count)?];
+        let answer = |model: &Predictor, features: &[f32]| model.predict_features(features, count);
+        answers.floats.extend(answer(floats, &features[0])?.into_iter().map(|answer| answer.probabilities));
+        answers.int8.extend(answer(int8, &features[1])?.into_iter().map(|answer| answer.probabilities));
+        if let Some(gate) = floats.input_gate() {
+            answers.distances.extend(distances(gate, &features, count));
+        }
         answers.images.extend(read);
         task.advance(group.len() as u64);
     }
     Ok(answers)
+}
+
+/// How far the features of each image are from those trained on, in f32 and in 8 bits.
+fn distances(gate: &InputGate, [floats, int8]: &[Vec<f32>; 2], images: usize) -> Vec<[f64; 2]> {
+    let length = (floats.len() / images.max(1)).max(1);
+    let distance = |features: &[f32]| {
+        gate.images.distance(&pooled_features(features, gate.images.channels()), gate.profile.neighbours)
+    };
+    let pairs = floats.par_chunks_exact(length).zip(int8.par_chunks_exact(length));
+    pairs.map(|(floats, int8)| [distance(floats), distance(int8)]).collect()
+}
+
+/// The limit of f32 with room for what 8 bits add for all but [`RATE`] of the images; `None` where
+/// the gate does not look at features.
+fn distance_change(gate: &InputGate, distances: &[[f64; 2]]) -> Option<DistanceChange> {
+    let limit_f32 = gate.profile.limits.get(&Statistic::FeatureDistance)?.high?;
+    let mut changes: Vec<f64> = distances.iter().map(|[floats, int8]| int8 - floats).collect();
+    changes.sort_by(f64::total_cmp);
+    let outside = (RATE * changes.len() as f64).floor() as usize;
+    let added = changes.iter().rev().nth(outside).copied()?.max(0.0);
+    // As many decimals as the limits of f32 have.
+    let limit_int8 = ((limit_f32 + added) * 1e6).ceil() / 1e6;
+    let beyond = |precision: usize, limit: f64| {
+        distances.iter().filter(|distances| distances[precision] > limit).count()
+    };
+    Some(DistanceChange {
+        limit_f32,
+        limit_int8,
+        beyond_f32: beyond(0, limit_f32),
+        beyond_f32_in_int8: beyond(1, limit_f32),
+        beyond_int8: beyond(1, limit_int8),
+        mean_change: changes.iter().sum::<f64>() / changes.len().max(1) as f64,
+    })
 }
 
 /// Network input of the images that can be decoded, and those images.
@@ -230,6 +275,7 @@ fn measure(
         tolerance,
         auroc_f32: auroc(&answers.floats),
         auroc_int8: auroc(&answers.int8),
+        feature_distance: None,
     })
 }
 
@@ -239,6 +285,10 @@ fn with_labels(answers: &[Vec<f32>], labels: &[usize]) -> Predictions {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use nephros_core::input_gate::{FalseAlarms, InputProfile, Limit, Prints, TrainingImages};
+
     use super::*;
 
     fn image(number: usize, label: Option<usize>) -> Image {
@@ -252,6 +302,7 @@ mod tests {
             images,
             floats: [0.25, 0.375, 0.5625, 0.75].map(row).into(),
             int8: [0.25, 0.5625, 0.4375, 0.8125].map(row).into(),
+            distances: Vec::new(),
         }
     }
 
@@ -270,6 +321,43 @@ mod tests {
         assert_eq!(got.default_precision(), Precision::F32, "0.5 of the labels, tolerance 0.25");
         let tolerant = Holdout { tolerance: 0.5, ..got };
         assert_eq!(tolerant.default_precision(), Precision::Int8);
+    }
+
+    #[test]
+    fn the_limit_of_8_bits_has_room_for_what_they_add() {
+        let limits = [(Statistic::FeatureDistance, Limit { low: None, high: Some(1.0) })];
+        let gate = InputGate {
+            profile: InputProfile {
+                sha256: String::new(),
+                rate: RATE,
+                neighbours: 1,
+                near_copy_bits: None,
+                case_unit: None,
+                grey: vec![0.5; 32],
+                limits: limits.into(),
+                validation: FalseAlarms {
+                    images: 0,
+                    groups: 0,
+                    unit: "patient".into(),
+                    refused: 0,
+                    share: 0.0,
+                    by_code: BTreeMap::new(),
+                },
+            },
+            images: TrainingImages::new(&[0.0, 1.0], 1, Prints::default()),
+        };
+        // 100 images, each 1/8 farther in 8 bits; one is 8 farther, which is 1 % and left outside.
+        let mut distances = vec![[0.5, 0.625]; 97];
+        distances.extend([[0.9375, 1.0625], [1.5, 1.625], [0.5, 8.5]]);
+        let got = distance_change(&gate, &distances).unwrap();
+        assert_eq!((got.limit_f32, got.limit_int8), (1.0, 1.125));
+        assert_eq!((got.beyond_f32, got.beyond_f32_in_int8, got.beyond_int8), (1, 3, 2));
+        // (99/8 + 8) / 100
+        assert!((got.mean_change - 0.203_75).abs() < 1e-12, "{got:?}");
+        // What 8 bits bring nearer leaves the limit as it is.
+        let got = distance_change(&gate, &[[0.5, 0.25], [0.75, 0.5]]).unwrap();
+        assert_eq!(got.limit_int8, 1.0);
+        assert_eq!(distance_change(&gate, &[]), None);
     }
 
     #[test]

@@ -343,7 +343,8 @@ pub(super) fn errors(report: &Report, thumbnails: &[Thumbnail]) -> String {
     );
     let pictures = report.worst_errors.iter().zip(thumbnails).map(|(image, thumbnail)| {
         let (class, named, path) = (escape(&image.class), escape(&image.named), escape(&image.path));
-        let Thumbnail { width, height, data_uri, heat_map } = thumbnail;
+        let Thumbnail { width, height, data_uri, heat_map, .. } = thumbnail;
+        let similar = similar(thumbnail);
         let (map, check) = heat_map.as_ref().map_or_else(Default::default, |map| heat(map, *width, *height));
         let patient = match image.patient.as_str() {
             "" => String::new(),
@@ -352,13 +353,22 @@ pub(super) fn errors(report: &Report, thumbnails: &[Thumbnail]) -> String {
         format!(
             "<figure><img src=\"{data_uri}\" width=\"{width}\" height=\"{height}\" alt=\"CT slice of class {class}, \
              called {named}\">{map}<figcaption><strong>{class}, called {named}</strong> ({:.3}){check}<br>\
-             {patient}{path}</figcaption></figure>\n",
+             {patient}{path}{similar}</figcaption></figure>\n",
             image.probability
         )
     });
     let body =
         format!("{}<div class=\"errors\">\n{}</div>\n", paragraph(&text), pictures.collect::<String>());
     section("errors", "Worst errors", &body)
+}
+
+/// The training slices that the model takes for the nearest, where it knows any.
+fn similar(thumbnail: &Thumbnail) -> String {
+    let named = thumbnail.similar.iter().map(|slice| {
+        let (class, path) = (escape(&slice.class), escape(&slice.path));
+        format!("<br>like {class} {path} (distance {:.2})", slice.distance)
+    });
+    named.collect()
 }
 
 /// The picture of a heat map, and what its check says.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use nephros_core::{
     abstention::Scope,
     bundle::{BundleMeta, Finding, FindingCode, Gate},
+    input_gate::Similar,
 };
 use scraper::{Html, Selector};
 use serde_json::json;
@@ -89,7 +90,14 @@ impl Case {
     fn page(&self) -> String {
         let data_uri = "data:image/png;base64,AAAA".to_owned();
         let heat_map = Some(HeatPicture { data_uri: data_uri.clone(), faithful: Some(false) });
-        let thumbnail = Thumbnail { width: 2, height: 1, data_uri, heat_map };
+        let near = Similar {
+            path: HOSTILE.to_owned(),
+            class: "Normal".to_owned(),
+            patient: Some(3),
+            group: None,
+            distance: 0.25,
+        };
+        let thumbnail = Thumbnail { width: 2, height: 1, data_uri, similar: vec![near], heat_map };
         html::page(&self.report(), &vec![thumbnail; self.scores.n])
     }
 }
@@ -223,6 +231,8 @@ fn names_are_shown_as_they_are_and_are_no_markup() {
     let page = Case::new(true).page();
     assert!(texts(&page, "th[scope=row]").contains(&HOSTILE.to_owned()));
     assert!(texts(&page, "figcaption").iter().any(|text| text.contains("Normal/<i>1.png")));
+    let near = format!("like Normal {HOSTILE} (distance 0.25)");
+    assert!(texts(&page, "figcaption").iter().all(|text| !text.contains("called") || text.contains(&near)));
     let warnings = texts(&page, ".warning");
     assert!(warnings[0].contains(HOSTILE) && warnings[1].contains(&format!("a border {HOSTILE}")));
     assert_eq!((texts(&page, "b").len(), texts(&page, "i").len()), (0, 0));

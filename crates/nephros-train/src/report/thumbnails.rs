@@ -6,6 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use image::{ExtendedColorType, ImageEncoder as _, codecs::png::PngEncoder};
 use nephros_core::{
     explain::{Explainer, Method, Question, overlay},
+    input_gate::Similar,
     pixels::{Resample, RgbImage, decode, resize},
 };
 
@@ -15,8 +16,11 @@ use crate::{evaluate::EvaluateError, train::data::DataError};
 /// Longest side in pixels.
 const SIDE: usize = 160;
 
+/// Similar training slices of each image.
+const SIMILAR: usize = 3;
+
 /// The picture of one image of the report.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Thumbnail {
     /// Columns.
     pub width: usize,
@@ -24,6 +28,8 @@ pub struct Thumbnail {
     pub height: usize,
     /// `data:image/png;base64,…`
     pub data_uri: String,
+    /// The nearest training slices by the model's features, one of a patient; empty without a model.
+    pub similar: Vec<Similar>,
     /// Where the model looked for the class that it named; `None` without a model.
     pub heat_map: Option<HeatPicture>,
 }
@@ -52,7 +58,9 @@ pub fn thumbnails(
         let bytes = fs_err::read(&path)?;
         let decoded = decode(&bytes).map_err(|source| DataError::Decode { path, source })?;
         let heat_map = explainer.map(|explainer| heat_map(&decoded, explainer)).transpose()?;
-        Ok(Thumbnail { heat_map, ..Thumbnail::of(&decoded)? })
+        let similar = explainer.map(|explainer| explainer.similar(&decoded, SIMILAR)).transpose()?;
+        let similar = similar.unwrap_or_default();
+        Ok(Thumbnail { heat_map, similar, ..Thumbnail::of(&decoded)? })
     };
     images.iter().map(thumbnail).collect()
 }
@@ -86,7 +94,7 @@ impl Thumbnail {
             .write_image(bytes, width as u32, height as u32, color)
             .map_err(io::Error::other)?;
         let data_uri = format!("data:image/png;base64,{}", STANDARD.encode(png));
-        Ok(Self { width, height, data_uri, heat_map: None })
+        Ok(Self { width, height, data_uri, similar: Vec::new(), heat_map: None })
     }
 }
 

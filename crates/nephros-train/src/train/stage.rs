@@ -33,8 +33,7 @@ use crate::{
     augment::AugmentationRanges,
     calibrate::{self, Measured},
     config::{ClassWeights, Optimizer, Params, Sampling},
-    input_gate::{self, Seen, Validation, measure},
-    manifest::Record,
+    input_gate::{self, Seen, Training, Validation, measure},
     phantom::golden_images,
     progress::{Progress, Training, Unit, check},
     split::{Split, Subset},
@@ -147,7 +146,16 @@ pub fn train(project: &Project, progress: &dyn Progress) -> Result<TrainSummary,
     let reading = calibrate::fit(&measured, params);
     let traits = |records| measure(&dataset.root, records, progress);
     let traits = [traits(&train_records)?, traits(&validation_records)?];
-    let gate = input_gate(&fit, &fitted, traits, &train_records, &measured)?;
+    let (cases, case_unit) = input_gate::cases(&dataset.records);
+    let of_subset = |subset| split.indices(subset).into_iter().map(|index| cases[index]).collect();
+    let train_side = Training {
+        seen: Seen::default(),
+        paths: train_records.iter().map(|(record, _)| record.path.as_str()).collect(),
+        labels,
+        cases: of_subset(Subset::Train),
+        case_unit,
+    };
+    let gate = input_gate(&fit, &fitted, traits, train_side, of_subset(Subset::Validation), &measured)?;
     let summary = write_model(project, &dataset, &split, &preprocessing, &fitted, (reading, &gate), images)?;
     checkpoint.clear()?;
     Ok(summary)
@@ -158,7 +166,8 @@ fn input_gate(
     fit: &Fit,
     fitted: &Fitted,
     [train, validation]: [Vec<Traits>; 2],
-    train_records: &[(&Record, usize)],
+    training: Training<'_>,
+    cases: Vec<usize>,
     measured: &Measured,
 ) -> Result<InputGate, TrainError> {
     let Layout { architecture, image_size, .. } = fit.layout;
@@ -168,14 +177,14 @@ fn input_gate(
     };
     // Drawn phantoms come after the images in the inputs and are left out.
     let kept = input_gate::kept(train.len(), channels);
-    let train = Seen { pooled: pooled(&fit.train, kept)?, traits: train };
+    let training = Training { seen: Seen { pooled: pooled(&fit.train, kept)?, traits: train }, ..training };
     let validation = Validation {
         seen: Seen { pooled: pooled(&fit.validation, (0..validation.len()).collect())?, traits: validation },
+        cases,
         groups: measured.groups.clone(),
         unit: measured.unit,
     };
-    let paths: Vec<&str> = train_records.iter().map(|(record, _)| record.path.as_str()).collect();
-    Ok(input_gate::fit(&train, &paths, &validation, channels, image_size[0].min(image_size[1])))
+    Ok(input_gate::fit(&training, &validation, channels, image_size[0].min(image_size[1])))
 }
 
 fn write_model(

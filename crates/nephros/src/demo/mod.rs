@@ -105,7 +105,7 @@ fn serve_project(project: Project, address: SocketAddr, global: &Global) -> anyh
     let progress = Display::new(global);
     let service = Service {
         model: Some(Arc::new(Served(predictor))),
-        trainer: Some(Arc::new(move || serve::retrain(&project, false, &progress))),
+        trainer: Some(Arc::new(move || serve::retrain(&project, false, None, &progress))),
         samples,
         ..Service::default()
     };

@@ -35,6 +35,9 @@ pub fn run(args: &ExplainArgs, global: &Global) -> anyhow::Result<Status> {
     if let Some(assumption) = explainer.predictor().assumption() {
         output::note(&format!("note: {assumption}"));
     }
+    if args.similar > 0 {
+        model::check_cases(explainer.predictor())?;
+    }
     let labels = explainer.predictor().labels();
     let class = args.class.as_deref().map(|name| class_of(name, labels)).transpose()?;
     let question = Question { method: args.method.into(), class, seed: args.seed };
@@ -49,7 +52,7 @@ pub fn run(args: &ExplainArgs, global: &Global) -> anyhow::Result<Status> {
         if interrupt::requested() {
             return Err(Cancelled.into());
         }
-        let explained = explain(input, overlay, &explainer, question, args.masks.as_deref())?;
+        let explained = explain(input, overlay, &explainer, question, args)?;
         report.add(&input.path, overlay, explained)?;
         task.advance(1);
     }
@@ -72,14 +75,15 @@ fn explain(
     overlay: &Path,
     explainer: &Explainer,
     question: Question,
-    masks: Option<&Path>,
+    args: &ExplainArgs,
 ) -> anyhow::Result<Result<Explained, Failure>> {
     let begun = Instant::now();
     let image = match input.read() {
         Ok(image) => image,
         Err(failure) => return Ok(Err(failure)),
     };
-    let lesion = match masks.map(|masks| masks::read(masks, &input.path, &image)).transpose() {
+    let lesion = match args.masks.as_deref().map(|masks| masks::read(masks, &input.path, &image)).transpose()
+    {
         Ok(lesion) => lesion,
         Err(error) => return Ok(Err(error.into())),
     };
@@ -88,6 +92,7 @@ fn explain(
     let png = overlay::png(&overlay::draw(&image, &explanation, label))?;
     write_atomic(overlay, &png)?;
     let in_lesion = lesion.and_then(|lesion| lesion::compare(&explanation, &image, &lesion));
+    let similar = (args.similar > 0).then(|| explainer.similar(&image, args.similar)).transpose()?;
     let milliseconds = begun.elapsed().as_secs_f64() * 1e3;
-    Ok(Ok(Explained { explanation, in_lesion, milliseconds }))
+    Ok(Ok(Explained { explanation, in_lesion, similar, milliseconds }))
 }

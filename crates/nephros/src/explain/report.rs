@@ -2,13 +2,16 @@
 
 use std::path::Path;
 
-use nephros_core::explain::{Explanation, Faithfulness, Method, lesion::InLesion, overlay};
+use nephros_core::{
+    explain::{Explanation, Faithfulness, Method, lesion::InLesion, overlay},
+    input_gate::Similar,
+};
 use serde::Serialize;
 
 use crate::{
     errors::Status,
     output,
-    predict::report::{Failure, write_failure},
+    predict::report::{Failure, similar_line, write_failure},
 };
 
 /// One explained file.
@@ -18,6 +21,8 @@ pub struct Explained {
     pub explanation: Explanation,
     /// The map against a mask, where there is one with a lesion.
     pub in_lesion: Option<InLesion>,
+    /// The nearest training slices, where they were asked for.
+    pub similar: Option<Vec<Similar>>,
     /// From reading the file to having written the overlay.
     pub milliseconds: f64,
 }
@@ -49,6 +54,8 @@ struct Line<'a> {
     mass_in_lesion: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lesion_share_of_body: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    similar: Option<&'a [Similar]>,
 }
 
 impl<'a> Report<'a> {
@@ -81,11 +88,12 @@ impl<'a> Report<'a> {
             return output::line(&serde_json::to_string(&line)?);
         }
         let (label, verdict) = (line.class, overlay::verdict(&explained.explanation));
-        output::line(&format!("{path}  {label}  {overlay}\n  {verdict}"))
+        output::line(&format!("{path}  {label}  {overlay}\n  {verdict}"))?;
+        explained.similar.iter().flatten().try_for_each(|slice| output::line(&similar_line(slice)))
     }
 
-    fn line<'b>(&'b self, path: &'b str, overlay: &'b str, explained: &Explained) -> Line<'b> {
-        let Explained { explanation, in_lesion, milliseconds } = explained;
+    fn line<'b>(&'b self, path: &'b str, overlay: &'b str, explained: &'b Explained) -> Line<'b> {
+        let Explained { explanation, in_lesion, similar, milliseconds } = explained;
         let check = explanation.faithfulness.as_ref();
         Line {
             path,
@@ -99,6 +107,7 @@ impl<'a> Report<'a> {
             milliseconds: (milliseconds * 1e3).round() / 1e3,
             mass_in_lesion: in_lesion.map(|found| found.mass),
             lesion_share_of_body: in_lesion.map(|found| found.area),
+            similar: similar.as_deref(),
         }
     }
 

@@ -27,6 +27,9 @@ const CHUNK: usize = 32;
 /// Runs the command; [`Status::Failed`] when any path failed.
 pub fn run(args: &PredictArgs, global: &Global) -> anyhow::Result<Status> {
     let predictor = model::load(&args.model, global)?;
+    if args.similar > 0 {
+        model::check_cases(&predictor)?;
+    }
     let inputs: Vec<Input> = args.paths.iter().flat_map(|path| inputs::list(path)).collect();
     let widest = inputs.iter().map(|input| input.path.to_string_lossy().chars().count()).max();
     let mut report = Report::new(args.json, &predictor, widest.unwrap_or_default());
@@ -35,7 +38,7 @@ pub fn run(args: &PredictArgs, global: &Global) -> anyhow::Result<Status> {
         if interrupt::requested() {
             return Err(Cancelled.into());
         }
-        for (input, outcome) in chunk.iter().zip(predict_chunk(chunk, &predictor)?) {
+        for (input, outcome) in chunk.iter().zip(predict_chunk(chunk, &predictor, args.similar)?) {
             report.add(&input.path, outcome)?;
         }
         task.advance(chunk.len() as u64);
@@ -48,7 +51,7 @@ pub fn run(args: &PredictArgs, global: &Global) -> anyhow::Result<Status> {
 ///
 /// An image is measured and brought to the network's size as soon as it is decoded: what is in memory at a time
 /// is one image a core and the network input of a chunk, however large the images are.
-fn predict_chunk(chunk: &[Input], predictor: &Predictor) -> anyhow::Result<Vec<Outcome>> {
+fn predict_chunk(chunk: &[Input], predictor: &Predictor, similar: usize) -> anyhow::Result<Vec<Outcome>> {
     let read: Vec<Result<Prepared, Failure>> =
         chunk.par_iter().map(|input| prepare(input, predictor)).collect();
     let inputs: Vec<&[f32]> = read.iter().flatten().map(|prepared| prepared.values.as_slice()).collect();
@@ -62,7 +65,8 @@ fn predict_chunk(chunk: &[Input], predictor: &Predictor) -> anyhow::Result<Vec<O
         let Prepared { traits, milliseconds, .. } = read?;
         let (prediction, features) = answers.next().context("the model gave fewer answers than images")?;
         let reasons = predictor.reasons(traits.as_ref(), features);
-        Ok(Predicted { prediction, reasons, milliseconds: milliseconds + shared_ms })
+        let similar = (similar > 0).then(|| predictor.similar(features, similar));
+        Ok(Predicted { prediction, reasons, similar, milliseconds: milliseconds + shared_ms })
     });
     Ok(outcomes.collect())
 }

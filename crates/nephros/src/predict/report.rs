@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nephros_core::{
     abstention::Answer,
-    input_gate::{Reason, refusal},
+    input_gate::{Reason, Similar, refusal},
     predictor::{Prediction, Predictor},
 };
 use serde::{Serialize, Serializer};
@@ -39,6 +39,8 @@ pub struct Predicted {
     pub prediction: Prediction,
     /// What the input gate says.
     pub reasons: Vec<Reason>,
+    /// The nearest training slices, where they were asked for.
+    pub similar: Option<Vec<Similar>>,
     /// What it took.
     pub milliseconds: f64,
 }
@@ -88,7 +90,7 @@ impl<'a> Report<'a> {
     }
 
     fn add_prediction(&mut self, path: &str, predicted: &Predicted) -> anyhow::Result<()> {
-        let Predicted { prediction, reasons, milliseconds } = predicted;
+        let Predicted { prediction, reasons, similar, milliseconds } = predicted;
         let labels = self.predictor.labels();
         let probabilities = &prediction.probabilities;
         let top = prediction.top();
@@ -107,6 +109,7 @@ impl<'a> Report<'a> {
                 milliseconds: (milliseconds * 1e3).round() / 1e3,
                 answer: AnswerKeys::of(answer.as_ref(), refusal),
                 reasons: self.predictor.input_gate().map(|_| reasons.as_slice()),
+                similar: similar.as_deref(),
             };
             return output::line(&serde_json::to_string(&line)?);
         }
@@ -117,7 +120,10 @@ impl<'a> Report<'a> {
         }
         let advice = if refer { "  refer to a radiologist" } else { "" };
         let copy = reasons.first().map(|reason| format!("  {reason}")).unwrap_or_default();
-        output::line(&format!("{path:<path_column$}  {label:<label_column$}  {percent:>5.1} %{advice}{copy}"))
+        output::line(&format!(
+            "{path:<path_column$}  {label:<label_column$}  {percent:>5.1} %{advice}{copy}"
+        ))?;
+        similar.iter().flatten().try_for_each(|slice| output::line(&similar_line(slice)))
     }
 
     fn count(&mut self, top: usize, refer: bool, refused: bool) {
@@ -153,6 +159,17 @@ impl<'a> Report<'a> {
     }
 }
 
+/// A training slice below the line of the image that it resembles.
+pub fn similar_line(slice: &Similar) -> String {
+    let Similar { path, class, patient, group, distance } = slice;
+    let whose = match (patient, group) {
+        (Some(patient), _) => format!(", patient {patient}"),
+        (None, Some(group)) => format!(", group {group}"),
+        (None, None) => String::new(),
+    };
+    format!("  similar: {path}  {class}{whose}  distance {distance:.2}")
+}
+
 /// Writes why a path failed: as a JSON line, or on stderr.
 pub fn write_failure(json: bool, path: &str, failure: &Failure) -> anyhow::Result<()> {
     let Failure { error, hint } = failure;
@@ -180,6 +197,9 @@ struct PredictionLine<'a> {
     /// Only there for a model with an input gate.
     #[serde(skip_serializing_if = "Option::is_none")]
     reasons: Option<&'a [Reason]>,
+    /// Only there where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    similar: Option<&'a [Similar]>,
 }
 
 /// The codes, comma-separated.
@@ -248,6 +268,7 @@ mod tests {
             milliseconds: 1.5,
             answer: None,
             reasons: None,
+            similar: None,
         };
         let contract = r#"{"path":"a.png","label":"Tumor","probability":0.75,"probabilities":{"Normal":0.25,"Tumor":0.75},"model":"m","milliseconds":1.5}"#;
         assert_eq!(serde_json::to_string(&line).unwrap(), contract);
@@ -258,13 +279,21 @@ mod tests {
             serde_json::to_string(&line).unwrap(),
             format!("{}{after}", contract.strip_suffix('}').unwrap())
         );
+        let similar = [Similar {
+            path: "Tumor/b.png".into(),
+            class: "Tumor".into(),
+            patient: Some(3),
+            group: None,
+            distance: 0.5,
+        }];
         let reasons = [Reason { code: ReasonCode::NotCt, sentence: "s".into() }];
         let line = PredictionLine {
             answer: AnswerKeys::of(Some(&answer), Some(&reasons[0])),
             reasons: Some(&reasons),
+            similar: Some(&similar),
             ..line
         };
-        let after = r#","set":["Normal","Tumor"],"refer":true,"reason":"s","reasons":[{"code":"not_ct","sentence":"s"}]}"#;
+        let after = r#","set":["Normal","Tumor"],"refer":true,"reason":"s","reasons":[{"code":"not_ct","sentence":"s"}],"similar":[{"path":"Tumor/b.png","class":"Tumor","patient":3,"distance":0.5}]}"#;
         assert_eq!(
             serde_json::to_string(&line).unwrap(),
             format!("{}{after}", contract.strip_suffix('}').unwrap())
