@@ -14,7 +14,9 @@ use serde::{
 };
 
 pub use error::{ConfigError, InvalidValue};
-pub use params::{ClassWeights, LearningRateSchedule, Optimizer, Params, Sampling, SplitBy, WeightsSource};
+pub use params::{
+    ClassWeights, LearningRateSchedule, Optimizer, Params, Pooling, Sampling, SplitBy, WeightsSource,
+};
 pub use paths::{Config, DataIngestion, Mlflow, PrepareBaseModel, Training};
 
 /// `config/config.yaml` of a new project: the reference's keys and values, ours explained.

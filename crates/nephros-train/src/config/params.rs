@@ -35,6 +35,9 @@ pub struct Params {
     /// Width of a hidden ReLU layer in the head; 0 for none.
     #[serde(default)]
     pub hidden_units: usize,
+    /// What the head sees of the last feature map.
+    #[serde(default)]
+    pub pooling: Pooling,
     /// Optimizer.
     #[serde(default)]
     pub optimizer: Optimizer,
@@ -171,6 +174,17 @@ impl From<WeightsSource> for String {
             WeightsSource::File(path) => path,
         }
     }
+}
+
+/// What the head sees of the last feature map; Keras' name for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// Each place on its own, as after `Flatten`; the mean where the network ends with one.
+    #[default]
+    None,
+    /// The mean of each channel over the map.
+    Avg,
 }
 
 /// Optimizer.

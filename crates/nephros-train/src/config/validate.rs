@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use nephros_core::network::Architecture;
 
-use super::{Config, InvalidValue, Optimizer, Params};
+use super::{Config, InvalidValue, Optimizer, Params, Pooling};
 
 type Check = Result<(), InvalidValue>;
 
@@ -89,6 +89,7 @@ impl Params {
             return Err(InvalidValue::new("WEIGHT_DECAY", "a number, 0 or more", self.weight_decay));
         }
         self.validate_lbfgs()?;
+        self.validate_pooling()?;
         below("MOMENTUM", self.momentum, 1.0)?;
         below("LABEL_SMOOTHING", self.label_smoothing, 1.0)
     }
@@ -102,6 +103,15 @@ impl Params {
         let expected = "`sgd` or `adam` unless the head alone is trained, without a hidden layer";
         let advice = "set `ARCHITECTURE: vgg16`, `FREEZE_ALL: True` and `HIDDEN_UNITS: 0` for `lbfgs`";
         Err(InvalidValue::new("OPTIMIZER", expected, "`lbfgs`").advise(advice))
+    }
+
+    /// Weights that are the same at every place are fitted by L-BFGS alone.
+    fn validate_pooling(&self) -> Check {
+        if self.pooling == Pooling::None || self.optimizer == Optimizer::Lbfgs {
+            return Ok(());
+        }
+        let advice = "set `OPTIMIZER: lbfgs`, or `ARCHITECTURE: compact`, which always averages";
+        Err(InvalidValue::new("POOLING", "`none` unless `OPTIMIZER` is `lbfgs`", "`avg`").advise(advice))
     }
 
     fn validate_split(&self) -> Check {

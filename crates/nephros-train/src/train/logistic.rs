@@ -5,10 +5,12 @@
 //! penalty is on the weights of those, and the result is written back in terms of the features as
 //! they are: a dense layer like any other.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use super::{inputs::Inputs, lbfgs::Slope};
-use crate::evaluate::metrics::Predictions;
+use crate::{evaluate::metrics::Predictions, input_gate::pooled};
 
 /// A feature's standard deviation is taken as at least this share of the mean one: a feature that
 /// is almost always 0 would else count for much when it is not.
@@ -17,9 +19,9 @@ const LEAST_DEVIATION: f64 = 0.01;
 const BLOCK: usize = 512;
 
 /// A feature vector that is learned from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Row<'a> {
-    values: &'a [f32],
+    values: Cow<'a, [f32]>,
     label: usize,
     /// Share of the loss; all shares sum to 1.
     share: f64,
@@ -39,7 +41,18 @@ pub struct Logistic<'a> {
     smoothing: f64,
 }
 
-/// A dense layer on features as they are: `[classes, features]` and `[classes]`.
+/// What is minimised beside the loss of the images, and over which features.
+#[derive(Debug, Clone, Copy)]
+pub struct Objective {
+    /// Half the weight of the squared length of the weights.
+    pub penalty: f64,
+    /// Share of the target that is spread over all classes.
+    pub smoothing: f64,
+    /// Channels of the map whose means are the features; `None` takes every value of it.
+    pub averaged: Option<usize>,
+}
+
+/// A dense layer on the features: `[classes, features]` and `[classes]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dense {
     /// Weights.
@@ -50,21 +63,20 @@ pub struct Dense {
 
 impl<'a> Logistic<'a> {
     /// The regression on every cached view of some images; `importance` is of each image, in any
-    /// unit. `penalty` is half the weight of the squared length, `smoothing` the share of the target
-    /// that is spread over all classes.
-    pub fn new(
-        inputs: &Inputs<'a>,
-        importance: &[f64],
-        classes: usize,
-        penalty: f64,
-        smoothing: f64,
-    ) -> Self {
+    /// unit.
+    pub fn new(inputs: &Inputs<'a>, importance: &[f64], classes: usize, objective: Objective) -> Self {
+        let Objective { penalty, smoothing, averaged } = objective;
+        let features = |values: &'a [f32]| match averaged {
+            Some(channels) => Cow::Owned(pooled(values, 1, channels)),
+            None => Cow::Borrowed(values),
+        };
         let sum: f64 = importance.iter().sum();
         let mut rows = Vec::new();
         for (position, importance) in importance.iter().enumerate() {
             let views = inputs.views(position);
             let share = importance / sum / views.len() as f64;
-            rows.extend(views.into_iter().map(|values| Row { values, label: inputs.label(position), share }));
+            let label = inputs.label(position);
+            rows.extend(views.into_iter().map(|values| Row { values: features(values), label, share }));
         }
         let (mean, scale) = standardisation(&rows);
         Self { rows, classes, mean, scale, penalty, smoothing }
@@ -156,10 +168,23 @@ impl<'a> Logistic<'a> {
         let logits = |row: &Row| {
             let classes = weights.chunks_exact(self.mean.len()).zip(&bias);
             let logits: Vec<f64> =
-                classes.map(|(weights, &bias)| dot(weights, row.values) + f64::from(bias)).collect();
+                classes.map(|(weights, &bias)| dot(weights, &row.values) + f64::from(bias)).collect();
             softmax(&logits)
         };
         self.rows.par_iter().map(logits).collect()
+    }
+}
+
+impl Dense {
+    /// A layer on the means of a map's channels as the same layer on the map of so many places, in
+    /// `(y, x, channel)` order: the weights of a channel are the same at every place.
+    #[must_use]
+    pub fn spread(self, channels: usize, places: usize) -> Self {
+        let of_class = |row: &[f32]| {
+            let share: Vec<f32> = row.iter().map(|weight| weight / places as f32).collect();
+            share.repeat(places)
+        };
+        Self { weights: self.weights.chunks_exact(channels).flat_map(of_class).collect(), ..self }
     }
 }
 
@@ -228,7 +253,7 @@ mod tests {
     fn regression(values: &[Vec<f32>], classes: usize, penalty: f64) -> Logistic<'_> {
         let share = 1.0 / values.len() as f64;
         let row = |(position, values)| Row { values, label: position % classes, share };
-        let rows: Vec<Row> = values.iter().map(Vec::as_slice).enumerate().map(row).collect();
+        let rows: Vec<Row> = values.iter().map(Cow::from).enumerate().map(row).collect();
         let (mean, scale) = standardisation(&rows);
         Logistic { rows, classes, mean, scale, penalty, smoothing: 0.1 }
     }
@@ -281,6 +306,21 @@ mod tests {
         };
         for (value, expected) in minimum.point.iter().zip([-root, root, 0.0, 0.0]) {
             assert!((value - expected).abs() < 1e-5, "{:?}, expected {root}", minimum.point);
+        }
+    }
+
+    #[test]
+    fn a_layer_on_means_says_the_same_of_the_map() {
+        let values = noise(4, 6 * 5);
+        let dense = Dense { weights: noise(2, 5).concat(), bias: vec![0.5, -0.5] };
+        let spread = dense.clone().spread(5, 6);
+        for map in &values {
+            let means = pooled(map, 1, 5);
+            for class in 0..2 {
+                let of_means = dot(&dense.weights[class * 5..][..5], &means);
+                let of_map = dot(&spread.weights[class * 30..][..30], map);
+                assert!((of_means - of_map).abs() < 1e-5, "{of_means} and {of_map}");
+            }
         }
     }
 

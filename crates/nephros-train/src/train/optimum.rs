@@ -8,10 +8,14 @@ use super::{
     fit::{Fit, Fitted},
     history::Epoch,
     lbfgs::Minimum,
-    logistic::{Dense, Logistic},
+    logistic::{Dense, Logistic, Objective},
     network::export_head,
 };
-use crate::progress::{Progress, Unit, check};
+use crate::{
+    config::Pooling,
+    progress::{Progress, Unit, check},
+};
+use nephros_conv::Shape;
 use nephros_core::weights::Weights;
 
 /// Length of the gradient below which a point is taken for the optimum.
@@ -71,12 +75,26 @@ impl Fit<'_> {
             frequency * f64::from(self.class_weights[self.train.label(position)])
         };
         let importance: Vec<f64> = frequencies.iter().enumerate().map(importance).collect();
-        let (penalty, smoothing) = (self.params.weight_decay, self.params.label_smoothing);
-        Logistic::new(&self.train, &importance, self.layout.classes, penalty, smoothing)
+        let objective = Objective {
+            penalty: self.params.weight_decay,
+            smoothing: self.params.label_smoothing,
+            averaged: (self.params.pooling == Pooling::Avg).then_some(self.map().channels),
+        };
+        Logistic::new(&self.train, &importance, self.layout.classes, objective)
+    }
+
+    /// Shape of the map that the head is on.
+    fn map(&self) -> Shape {
+        self.layout.architecture.feature_shape(self.layout.image_size)
     }
 
     fn head(&self, regression: &Logistic, point: &[f64]) -> Weights {
-        let Dense { weights, bias } = regression.dense(point);
+        let dense = regression.dense(point);
+        let Shape { height, width, channels } = self.map();
+        let Dense { weights, bias } = match self.params.pooling {
+            Pooling::None => dense,
+            Pooling::Avg => dense.spread(channels, height * width),
+        };
         let mut head = self.kept();
         export_head(self.layout, &weights, bias, &mut head);
         head

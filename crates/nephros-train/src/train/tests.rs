@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     augment::AugmentationRanges,
-    config::{Optimizer, Params, WeightsSource},
+    config::{Optimizer, Params, Pooling, WeightsSource},
     prepare::add_head,
     pretrained,
     progress::{Progress, Silent, Task, Unit},
@@ -218,10 +218,17 @@ fn a_head_on_cached_features_agrees_with_the_engine_that_serves() {
 
 #[test]
 fn the_head_fitted_to_its_optimum_is_one_that_the_engine_reads_the_same_way() {
+    for pooling in [Pooling::None, Pooling::Avg] {
+        fitted_head_is_served(pooling);
+    }
+}
+
+fn fitted_head_is_served(pooling: Pooling) {
     let params = Params {
         architecture: Architecture::Vgg16,
         image_size: [64, 64, 3],
         optimizer: Optimizer::Lbfgs,
+        pooling,
         weight_decay: 0.01,
         epochs: 100,
         ..params()
@@ -262,4 +269,8 @@ fn the_head_fitted_to_its_optimum_is_one_that_the_engine_reads_the_same_way() {
     let served = images.predict(layout, &fitted.weights).unwrap().metrics(2);
     assert!((served.loss - last.validation_loss).abs() < 1e-5, "{served:?}, {last:?}");
     assert_eq!(fit.run(&Device::flex(), &Silent).unwrap().weights, fitted.weights);
+    // 2×2 places of 512 channels, those of a channel side by side.
+    let head = &fitted.weights.0["head.weight"].values;
+    let uniform = head.chunks_exact(4).all(|places| places.iter().all(|weight| *weight == places[0]));
+    assert_eq!(uniform, pooling == Pooling::Avg);
 }
