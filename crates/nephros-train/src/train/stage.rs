@@ -33,7 +33,7 @@ use crate::{
     augment::AugmentationRanges,
     calibrate::{self, Measured},
     config::{ClassWeights, Optimizer, Params, Sampling},
-    input_gate::{self, Seen, Training, Validation, measure},
+    input_gate::{self, Seen, Validation, measure},
     phantom::golden_images,
     progress::{Progress, Training, Unit, check},
     split::{Split, Subset},
@@ -148,7 +148,7 @@ pub fn train(project: &Project, progress: &dyn Progress) -> Result<TrainSummary,
     let traits = [traits(&train_records)?, traits(&validation_records)?];
     let (cases, case_unit) = input_gate::cases(&dataset.records);
     let of_subset = |subset| split.indices(subset).into_iter().map(|index| cases[index]).collect();
-    let train_side = Training {
+    let train_side = input_gate::Training {
         seen: Seen::default(),
         paths: train_records.iter().map(|(record, _)| record.path.as_str()).collect(),
         labels,
@@ -166,7 +166,7 @@ fn input_gate(
     fit: &Fit,
     fitted: &Fitted,
     [train, validation]: [Vec<Traits>; 2],
-    training: Training<'_>,
+    training: input_gate::Training<'_>,
     cases: Vec<usize>,
     measured: &Measured,
 ) -> Result<InputGate, TrainError> {
@@ -177,7 +177,8 @@ fn input_gate(
     };
     // Drawn phantoms come after the images in the inputs and are left out.
     let kept = input_gate::kept(train.len(), channels);
-    let training = Training { seen: Seen { pooled: pooled(&fit.train, kept)?, traits: train }, ..training };
+    let training =
+        input_gate::Training { seen: Seen { pooled: pooled(&fit.train, kept)?, traits: train }, ..training };
     let validation = Validation {
         seen: Seen { pooled: pooled(&fit.validation, (0..validation.len()).collect())?, traits: validation },
         cases,
