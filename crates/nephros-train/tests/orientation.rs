@@ -40,12 +40,13 @@ fn real_slices_are_told_apart() {
     for set in ["kidney-ct-scan-image.zip", "kidney-ct-4class.zip"] {
         let Some(path) = shared(set) else { return };
         let mut archive = zip::ZipArchive::new(fs_err::File::open(path).unwrap()).unwrap();
-        let names: Vec<String> = archive.file_names().map(String::from).collect();
         let mut slices = Vec::new();
-        for name in names {
+        for index in 0..archive.len() {
+            let mut file = archive.by_index(index).unwrap();
+            let name = file.name().unwrap().into_owned();
             let Some((class, number)) = numbered(&name) else { continue };
             let mut bytes = Vec::new();
-            archive.by_name(&name).unwrap().read_to_end(&mut bytes).unwrap();
+            file.read_to_end(&mut bytes).unwrap();
             let is_coronal =
                 CORONAL.iter().any(|(of, first, last)| *of == class && (*first..=*last).contains(&number));
             slices.push((name, if is_coronal { Plane::Coronal } else { Plane::Axial }, bytes));

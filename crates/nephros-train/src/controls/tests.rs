@@ -15,7 +15,6 @@ use crate::{
 };
 
 const SIZE: usize = 64;
-const SLICES: usize = 4;
 
 /// Drawn patients on disk, and splits of them.
 struct Drawn {
@@ -28,14 +27,14 @@ struct Drawn {
 
 impl Drawn {
     /// `mark` may change the grey values of a slice of a class.
-    fn new(patients: usize, mark: impl Fn(&mut [u8], usize)) -> Self {
+    fn new(patients: usize, slices: usize, mark: impl Fn(&mut [u8], usize)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let cohort = Cohort { patients, slices: SLICES, seed: 4, size: SIZE, ..Cohort::default() };
+        let cohort = Cohort { patients, slices, seed: 4, size: SIZE, ..Cohort::default() };
         let mut records = Vec::new();
         for index in 0..patients {
             let patient = Patient::new(&cohort, index);
             let (center, width) = patient.window();
-            for number in 0..SLICES {
+            for number in 0..slices {
                 let mut grey = slice(&patient, number).windowed(center, width);
                 mark(&mut grey, index % 2);
                 let mut png = Vec::new();
@@ -97,7 +96,7 @@ impl Drawn {
 
 #[test]
 fn raw_pixels_know_patients_and_not_classes() {
-    let drawn = Drawn::new(40, |_, _| ());
+    let drawn = Drawn::new(20, 16, |_, _| ());
     let (rounds, random) = ([drawn.split.clone()], [drawn.random()]);
     let control = drawn.case(&rounds, &random, &Predictions::default()).nearest_pixels(&Silent).unwrap();
     assert_eq!(control.warning, None);
@@ -110,7 +109,7 @@ fn raw_pixels_know_patients_and_not_classes() {
 
 #[test]
 fn shuffled_labels_fall_to_chance_unless_patients_are_on_both_sides() {
-    let drawn = Drawn::new(40, |_, _| ());
+    let drawn = Drawn::new(20, 16, |_, _| ());
     let score = |split: Split| {
         let (rounds, answers) = ([split], Predictions::default());
         let case = drawn.case(&rounds, &[], &answers);
@@ -128,7 +127,7 @@ fn shuffled_labels_fall_to_chance_unless_patients_are_on_both_sides() {
 
 #[test]
 fn honest_patients_raise_no_warning_and_the_main_answers_stay() {
-    let drawn = Drawn::new(24, |_, _| ());
+    let drawn = Drawn::new(24, 4, |_, _| ());
     let (rounds, random) = ([drawn.split.clone()], [drawn.random()]);
     let answers = drawn.answers();
     let Findings { gap, controls } = drawn.case(&rounds, &random, &answers).examine(true, &Silent).unwrap();
@@ -159,7 +158,7 @@ fn honest_patients_raise_no_warning_and_the_main_answers_stay() {
 #[test]
 fn a_mark_outside_the_body_is_found() {
     // A thin bar in the corner of every tumour slice: letters of one hospital.
-    let drawn = Drawn::new(40, |grey, class| {
+    let drawn = Drawn::new(40, 4, |grey, class| {
         for row in (2..4).filter(|_| class == 1) {
             grey[row * SIZE + 1..row * SIZE + 25].fill(220);
         }
@@ -197,7 +196,7 @@ impl Progress for Stopped {
 
 #[test]
 fn a_control_stops_on_request() {
-    let drawn = Drawn::new(12, |_, _| ());
+    let drawn = Drawn::new(12, 4, |_, _| ());
     let rounds = [drawn.split.clone()];
     assert_eq!(
         nearest(&drawn.pictures, &drawn.dataset.targets, 2, &rounds, &Stopped).unwrap_err(),
@@ -206,5 +205,5 @@ fn a_control_stops_on_request() {
     let recipe =
         Recipe::load(&drawn.project, &drawn.dataset, drawn.project.params.clone(), None, &Silent).unwrap();
     assert!(matches!(recipe.round(&drawn.split, &Stopped), Err(TrainError::Cancelled(_))));
-    assert_eq!(drawn.split.indices(Subset::Test).len() % SLICES, 0);
+    assert_eq!(drawn.split.indices(Subset::Test).len() % 4, 0);
 }
