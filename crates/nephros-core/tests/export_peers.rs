@@ -249,7 +249,9 @@ fn check_keras(environment: &str, formats: &[(Format, &str)]) {
             assert_eq!(checked.optimizer.as_deref(), Some("SGD"));
             let (before, after) = (checked.loss.unwrap(), checked.loss_after.unwrap());
             assert!((before - after).abs() > 1e-6, "{name}: a step of training changed nothing");
-            assert_eq!(checked.warnings, Vec::<String>::new(), "{name}");
+            // An archive has no optimizer's state, which Keras says when it loads one.
+            let told = |warning: &&String| !warning.contains("Skipping variable loading for optimizer 'SGD'");
+            assert_eq!(checked.warnings.iter().find(told), None, "{name}");
         }
     }
 }
