@@ -249,7 +249,9 @@ fn check_keras(environment: &str, formats: &[(Format, &str)]) {
             assert_eq!(checked.optimizer.as_deref(), Some("SGD"));
             let (before, after) = (checked.loss.unwrap(), checked.loss_after.unwrap());
             assert!((before - after).abs() > 1e-6, "{name}: a step of training changed nothing");
-            assert_eq!(checked.warnings, Vec::<String>::new(), "{name}");
+            // An archive has no optimizer's state, which Keras says when it loads one.
+            let told = |warning: &&String| !warning.contains("Skipping variable loading for optimizer 'SGD'");
+            assert_eq!(checked.warnings.iter().find(told), None, "{name}");
         }
     }
 }
@@ -265,7 +267,7 @@ fn keras_3_reads_h5_and_its_own_archive() {
 }
 
 #[derive(Debug, Deserialize)]
-struct Flavors {
+struct Folder {
     /// By flavor.
     outputs: BTreeMap<String, Outputs>,
     flavors: Vec<String>,
@@ -282,7 +284,7 @@ fn check_mlflow(environment: &str) {
         let logged = mlflow::Logged { created: "2026-11-23 06:07:22.137416", ..mlflow::Logged::default() };
         mlflow::write(&exported.files.path().join(case.name), &model, &logged).unwrap();
     }
-    let Some(report) = run::<Flavors>(environment, "check_mlflow.py", exported.files.path()) else { return };
+    let Some(report) = run::<Folder>(environment, "check_mlflow.py", exported.files.path()) else { return };
     for case in &cases {
         let checked = &report.models[case.name];
         let ours = case.predict(exported.bundles.path());

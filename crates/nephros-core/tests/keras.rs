@@ -166,8 +166,11 @@ fn truncated_files_are_errors() {
     }
 }
 
+/// Name and content of a file of an archive.
+type Entry<'a> = (&'a str, &'a [u8]);
+
 /// An archive of these files, deflated.
-fn archive(path: &Path, files: &[(&str, &[u8])]) {
+fn archive(path: &Path, files: &[Entry<'_>]) {
     let mut archive = ZipWriter::new(fs_err::File::create(path).unwrap());
     let deflated = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
     for (name, bytes) in files {
@@ -182,9 +185,9 @@ fn archives_of_something_else_are_described() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.keras");
     let zeros = vec![0; 8 << 20];
-    let config: (&str, &[u8]) = ("config.json", b"{}");
-    let metadata: (&str, &[u8]) = ("metadata.json", b"{}");
-    let cases: [(&[(&str, &[u8])], &str); 3] = [
+    let config: Entry<'_> = ("config.json", b"{}");
+    let metadata: Entry<'_> = ("metadata.json", b"{}");
+    let cases: [(&[Entry<'_>], &str); 3] = [
         (&[("notes.txt", b"")], "no `config.json` in the archive, as `.keras` files have"),
         (&[config, metadata], "no `model.weights.h5` in the archive, as `.keras` files have"),
         (

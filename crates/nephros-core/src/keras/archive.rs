@@ -116,7 +116,7 @@ fn config(model: &ModelFile<'_>, layers: &[KerasLayer]) -> Value {
     let mut entries = vec![object(
         "keras.layers",
         "InputLayer",
-        json!({"batch_shape": batch(&shape), "dtype": "float32", "sparse": false, "name": INPUT_NAME}),
+        &json!({"batch_shape": batch(&shape), "dtype": "float32", "sparse": false, "name": INPUT_NAME}),
     )];
     entries[0]["name"] = INPUT_NAME.into();
     entries[0]["inbound_nodes"] = json!([]);
@@ -128,7 +128,7 @@ fn config(model: &ModelFile<'_>, layers: &[KerasLayer]) -> Value {
     }
     let config = json!({"name": MODEL_NAME, "trainable": true, "layers": entries,
         "input_layers": [[INPUT_NAME, 0, 0]], "output_layers": [[previous, 0, 0]]});
-    let mut model_json = object("keras.src.models.functional", "Functional", config);
+    let mut model_json = object("keras.src.models.functional", "Functional", &config);
     if model.classes.is_some() {
         model_json["compile_config"] = compile_config(model);
     }
@@ -136,13 +136,13 @@ fn config(model: &ModelFile<'_>, layers: &[KerasLayer]) -> Value {
 }
 
 /// A value as Keras 3 writes those that it makes anew.
-fn object(module: &str, class: &str, config: Value) -> Value {
+fn object(module: &str, class: &str, config: &Value) -> Value {
     json!({"module": module, "class_name": class, "config": config, "registered_name": null})
 }
 
 /// One of `layers`.
 fn entry(layer: &KerasLayer, previous: &str, input: &[u64]) -> Value {
-    let dtype = object("keras", "DTypePolicy", json!({"name": "float32"}));
+    let dtype = object("keras", "DTypePolicy", &json!({"name": "float32"}));
     let mut config = Map::new();
     config.insert("name".to_owned(), layer.name.clone().into());
     config.insert("trainable".to_owned(), layer.trainable.into());
@@ -152,7 +152,7 @@ fn entry(layer: &KerasLayer, previous: &str, input: &[u64]) -> Value {
     }
     let tensor = json!({"class_name": "__keras_tensor__", "config": {"shape": batch(input), "dtype": "float32",
         "keras_history": [previous, 0, 0]}});
-    let mut entry = object("keras.layers", layer.class, config.into());
+    let mut entry = object("keras.layers", layer.class, &config.into());
     entry["build_config"] = json!({"input_shape": batch(input)});
     entry["name"] = layer.name.clone().into();
     entry["inbound_nodes"] = json!([{"args": [tensor], "kwargs": {}}]);
@@ -166,7 +166,7 @@ fn modern(key: &str, value: &Value) -> Value {
         (_, Value::Object(initializer)) => object(
             "keras.initializers",
             initializer["class_name"].as_str().unwrap_or_default(),
-            initializer["config"].clone(),
+            &initializer["config"],
         ),
         _ => value.clone(),
     }
@@ -197,20 +197,20 @@ fn compile_config(model: &ModelFile<'_>) -> Value {
         Optimizer::Sgd { momentum } => object(
             "keras.optimizers",
             "SGD",
-            json!({"name": "SGD", "learning_rate": model.learning_rate, "momentum": momentum,
+            &json!({"name": "SGD", "learning_rate": model.learning_rate, "momentum": momentum,
                 "nesterov": false}),
         ),
         Optimizer::Adam => object(
             "keras.optimizers",
             "Adam",
-            json!({"name": "adam", "learning_rate": model.learning_rate, "beta_1": 0.9, "beta_2": 0.999,
+            &json!({"name": "adam", "learning_rate": model.learning_rate, "beta_1": 0.9, "beta_2": 0.999,
                 "epsilon": 1e-7, "amsgrad": false}),
         ),
     };
     let loss = object(
         "keras.losses",
         "CategoricalCrossentropy",
-        json!({"name": "categorical_crossentropy", "reduction": "sum_over_batch_size",
+        &json!({"name": "categorical_crossentropy", "reduction": "sum_over_batch_size",
             "from_logits": false, "label_smoothing": 0.0, "axis": -1}),
     );
     json!({"optimizer": optimizer, "loss": loss, "loss_weights": null, "metrics": ["accuracy"],
