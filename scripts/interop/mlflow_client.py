@@ -92,8 +92,7 @@ def dump(client):
     }
 
 
-def write(uri, count):
-    mlflow.set_tracking_uri(uri)
+def write(count):
     mlflow.set_experiment("from-python")
     with mlflow.start_run(run_name="python"):
         mlflow.log_param("EPOCHS", 3)
@@ -106,11 +105,13 @@ def write(uri, count):
 
 def main():
     action, uri, *rest = sys.argv[1:]
+    # MLflow 2 lists artifacts of the server that is set, not of the client's.
+    mlflow.set_tracking_uri(uri)
     client = MlflowClient(uri, uri)
     if action == "dump":
         print(json.dumps(dump(client)))
     elif action == "write":
-        write(uri, int(rest[0]))
+        write(int(rest[0]))
     elif action == "delete-run":
         client.delete_run(rest[0])
     elif action == "delete-experiment":

@@ -242,7 +242,8 @@ impl Drop for Mlflow {
 }
 
 fn server(url: &str) -> Server {
-    let patience = Patience { attempts: 3, wait: Duration::from_millis(50), silence: Duration::from_mins(1) };
+    // Half of the proxy's answers are failures, and a request may meet several of them in a row.
+    let patience = Patience { attempts: 6, wait: Duration::from_millis(20), silence: Duration::from_mins(1) };
     Server::new(&Address { url: url.to_owned(), login: Login::None }, patience)
 }
 

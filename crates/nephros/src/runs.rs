@@ -125,7 +125,7 @@ fn show(settings: &Settings, id: &str, json: bool) -> anyhow::Result<Status> {
         ("files", plain(artifacts)),
     ] {
         if !rows.is_empty() {
-            text += &format!("\n{head}\n{}\n", columns(&rows));
+            text += &["\n", head, "\n", &columns(&rows), "\n"].concat();
         }
     }
     output::line(text.trim_end())?;
@@ -183,7 +183,7 @@ fn send(
     let store = match existing(settings)? {
         // To write how far the server is.
         Some(store) => Store::open(store.path(), store.artifacts())?,
-        None => return nothing_to_send(global),
+        None => return Ok(nothing_to_send(global)),
     };
     let runs = if ids.is_empty() {
         store.unsent_runs(server.url())?
@@ -191,7 +191,7 @@ fn send(
         ids.iter().map(|id| Ok(store.run(id)?.info.id)).collect::<Result<Vec<_>, StoreError>>()?
     };
     if runs.is_empty() {
-        return nothing_to_send(global);
+        return Ok(nothing_to_send(global));
     }
     let mut failed = false;
     for run in runs {
@@ -219,11 +219,11 @@ fn is_of_one_run(error: &sync::SyncError) -> bool {
     matches!(error, sync::SyncError::Server(RunDeleted { .. } | ExperimentDeleted { .. } | Refused { .. }))
 }
 
-fn nothing_to_send(global: &Global) -> anyhow::Result<Status> {
+fn nothing_to_send(global: &Global) -> Status {
     if !global.quiet {
         output::note("the server has all runs");
     }
-    Ok(Status::Done)
+    Status::Done
 }
 
 fn told(run: &str, fed: &Fed, json: bool) -> String {

@@ -181,11 +181,24 @@ impl Server {
     /// # Errors
     /// See [`ServerError`].
     pub fn log_batch(&self, run: &str, batch: &Batch) -> Result<(), ServerError> {
-        for part in within_limits(batch) {
-            let mut body = serde_json::to_value(&part).map_err(std::io::Error::from)?;
-            body["run_id"] = run.into();
-            self.post("runs/log-batch", &body)?;
+        let (undefined, metrics) = batch.metrics.iter().cloned().partition(|metric| metric.value.is_nan());
+        for part in within_limits(&Batch { metrics, ..batch.clone() }) {
+            self.log_part(run, &part)?;
         }
+        // MLflow ignores a metric that it has already, but version 2 fails on one that is NaN.
+        for metric in undefined {
+            match self.log_part(run, &Batch { metrics: vec![metric], ..Batch::default() }) {
+                Err(ServerError::Refused { message, .. }) if is_known(&message) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    fn log_part(&self, run: &str, part: &Batch) -> Result<(), ServerError> {
+        let mut body = serde_json::to_value(part).map_err(std::io::Error::from)?;
+        body["run_id"] = run.into();
+        self.post("runs/log-batch", &body)?;
         Ok(())
     }
 
@@ -229,6 +242,11 @@ impl Server {
 
 fn post(client: &Client, path: &str, body: &Value) -> Result<Value, ServerError> {
     client.json(&Method::POST, &format!("{API}/{path}"), Some(body))
+}
+
+/// Whether MLflow's database says that it has a row already: SQLite, PostgreSQL and MySQL.
+fn is_known(message: &str) -> bool {
+    ["UNIQUE constraint failed", "duplicate key", "Duplicate entry"].iter().any(|text| message.contains(text))
 }
 
 /// Parts of a batch that MLflow takes in one request each.

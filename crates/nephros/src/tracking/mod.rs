@@ -18,7 +18,7 @@ use nephros_core::{
     predictor::Predictor,
 };
 use nephros_mlflow::{
-    run::{Batch, Entry, NewRun, RunStatus},
+    run::{Entry, NewRun, RunStatus},
     server::{Patience, Server},
     settings::Settings,
     store::{ARTIFACTS, Store, StoreError},
@@ -38,7 +38,7 @@ use crate::{interrupt, output};
 /// Name of the model in its run.
 pub const MODEL: &str = "model";
 /// How long a server may take for what is left at the end of a stage.
-const LAST_WAIT: Duration = Duration::from_secs(300);
+const LAST_WAIT: Duration = Duration::from_mins(5);
 
 /// Where runs go, from the environment of this process.
 pub fn settings() -> Result<Settings, nephros_mlflow::settings::SettingsError> {
@@ -56,8 +56,7 @@ fn usable_settings() -> Settings {
 
 /// The server of the settings.
 pub fn server(settings: &Settings) -> Option<Server> {
-    let patience = Patience { attempts: 3, ..Patience::default() };
-    settings.server.as_ref().map(|address| Server::new(address, patience))
+    settings.server.as_ref().map(|address| Server::new(address, Patience::default()))
 }
 
 /// Who runs this.
@@ -70,16 +69,14 @@ pub fn user() -> String {
 }
 
 fn warn(what: &str, error: &dyn std::error::Error, hint: Option<String>) {
-    let mut text = format!("{what}: {error}");
+    let mut told = vec![what.to_owned(), error.to_string()];
     let mut cause = error.source();
     while let Some(inner) = cause {
-        text += &format!(": {inner}");
+        told.push(inner.to_string());
         cause = inner.source();
     }
-    match hint {
-        Some(hint) => tracing::warn!("{text}; {hint}"),
-        None => tracing::warn!("{text}"),
-    }
+    let hint = hint.map_or_else(String::new, |hint| format!("; {hint}"));
+    tracing::warn!("{}{hint}", told.join(": "));
 }
 
 fn open(project: &Project, settings: &Settings) -> Result<Store, StoreError> {
@@ -101,7 +98,7 @@ struct Recording {
 impl Recording {
     fn new(store: Store, run: String, settings: &Settings) -> Result<Self, StoreError> {
         let trouble = |error: &SyncError| {
-            warn("the run goes on, but a server does not get it now", error, error.hint())
+            warn("the run goes on, but a server does not get it now", error, error.hint());
         };
         let feeder =
             server(settings).map(|server| Feeder::start(&store, server, &run, trouble)).transpose()?;
@@ -184,17 +181,14 @@ impl Recorder<'_> {
         let store = open(self.project, &self.settings)?;
         let interrupted = Note::read(self.project).filter(|note| note.training == training.digest);
         let interrupted = interrupted.and_then(|note| store.run_info(&note.run).ok());
-        let run = match interrupted.filter(|run| run.status != RunStatus::Finished) {
-            Some(run) => {
-                store.set_status(&run.id, RunStatus::Running)?;
-                tracing::info!("run {} goes on", run.id);
-                run.id
-            }
-            None => {
-                let run = store.create_run(&self.new_run("train"))?;
-                tracing::info!("run {run} is kept in `{}`", store.path().display());
-                run
-            }
+        let run = if let Some(run) = interrupted.filter(|run| run.status != RunStatus::Finished) {
+            store.set_status(&run.id, RunStatus::Running)?;
+            tracing::info!("run {} goes on", run.id);
+            run.id
+        } else {
+            let run = store.create_run(&new_run(self.project, &self.settings, "train"))?;
+            tracing::info!("run {run} is kept in `{}`", store.path().display());
+            run
         };
         Note { run: run.clone(), training: training.digest.to_owned(), ..Note::default() }
             .write(self.project)?;
@@ -203,16 +197,6 @@ impl Recorder<'_> {
         let recording = Recording::new(store, run, &self.settings)?;
         recording.wake();
         Ok(recording)
-    }
-
-    fn new_run(&self, name: &str) -> NewRun {
-        NewRun {
-            experiment: experiment(self.project, &self.settings),
-            name: name.to_owned(),
-            user: user(),
-            source: "nephros".to_owned(),
-            tags: facts::origin(&self.project.root),
-        }
     }
 
     /// Does something with the run; the first failure is told and ends the recording.
@@ -234,8 +218,15 @@ impl Recorder<'_> {
     }
 }
 
-fn experiment(project: &Project, settings: &Settings) -> String {
-    settings.experiment.clone().unwrap_or_else(|| project.config.mlflow.experiment_name.clone())
+fn new_run(project: &Project, settings: &Settings, name: &str) -> NewRun {
+    let configured = || project.config.mlflow.experiment_name.clone();
+    NewRun {
+        experiment: settings.experiment.clone().unwrap_or_else(configured),
+        name: name.to_owned(),
+        user: user(),
+        source: "nephros".to_owned(),
+        tags: facts::origin(&project.root),
+    }
 }
 
 /// Trains, and records that.
@@ -296,19 +287,11 @@ fn record_scores(project: &Project, settings: &Settings, scores: &Scores) -> Res
     let note =
         Note::read(project).filter(|note| !note.model.is_empty() && scores.model.starts_with(&note.model));
     let known = note.as_ref().is_some_and(|note| store.run_info(&note.run).is_ok());
-    let (run, logged) = match note.filter(|_| known) {
-        Some(note) => (note.run, note.logged),
+    let (run, logged) = if let Some(note) = note.filter(|_| known) {
+        (note.run, note.logged)
+    } else {
         // A bundle from elsewhere.
-        None => {
-            let run = NewRun {
-                experiment: experiment(project, settings),
-                name: "evaluate".into(),
-                user: user(),
-                source: "nephros".into(),
-                tags: facts::origin(&project.root),
-            };
-            (store.create_run(&run)?, None)
-        }
+        (store.create_run(&new_run(project, settings, "evaluate"))?, None)
     };
     let recording = Recording::new(store, run, settings)?;
     let store = &recording.store;
