@@ -287,6 +287,19 @@ mod tests {
     }
 
     #[test]
+    fn dvc_at_work_is_waited_for_and_then_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = lock(&folder.path().join("lock")).unwrap().unwrap();
+        let error = Guard::take(folder.path()).unwrap_err().to_string();
+        assert!(
+            error.starts_with("`dvc` is at work") && error.contains(&process::id().to_string()),
+            "{error}"
+        );
+        drop(held);
+        Guard::take(folder.path()).unwrap();
+    }
+
+    #[test]
     fn entries_of_the_dead_do_not_count() {
         let folder = tempfile::tempdir().unwrap();
         let entry =
