@@ -72,7 +72,7 @@ pub(super) fn controls(report: &Report) -> String {
             format!("{}, on the random split", description(control.control)),
             known(figures.auroc),
             NONE.into(),
-            "leaks".into(),
+            NONE.into(),
             figure(figures.accuracy),
             range(Some(figures.interval_95.accuracy)),
             figure(figures.majority_accuracy),
@@ -97,7 +97,7 @@ fn description(kind: ControlKind) -> &'static str {
         ControlKind::NearestPixels => "Five nearest neighbours on 64×64 raw pixels",
         ControlKind::ShuffledLabels => "Trained on labels shuffled among patients",
         ControlKind::BorderOnly => "Border only: the whole body hidden",
-        ControlKind::CentreMasked => "Centre masked: the middle ¾ of the body hidden",
+        ControlKind::CentreMasked => "Centre masked: the middle 85 % of the body hidden",
     }
 }
 
