@@ -6,14 +6,14 @@ use nephros_core::predictor::Predictor;
 use nephros_mlflow::{
     models::ModelUri,
     registry::{self, Action, CHAMPION, Change, ModelVersion, Registry, RegistryError, Source},
-    store::{ARTIFACTS, Store},
+    store::Store,
 };
 use nephros_train::{config::Config, pretrained::cache_dir};
 use serde_json::json;
 
 use crate::{
     cli::{Global, ModelsAction, ModelsArgs},
-    errors::Status,
+    errors::{CliError, Status},
     output, runs, stages,
     table::columns,
     tracking,
@@ -27,7 +27,7 @@ pub fn run(args: &ModelsArgs, global: &Global) -> anyhow::Result<Status> {
         None => nephros_train::config::Mlflow::default().registered_model_name,
     };
     match &args.action {
-        ModelsAction::List => list(args, open()?.as_ref()),
+        ModelsAction::List => list(args),
         ModelsAction::Register { force } => {
             let (name, version) = tracking::register(&stages::load(global)?, *force)?;
             output::line(&if args.json {
@@ -39,39 +39,47 @@ pub fn run(args: &ModelsArgs, global: &Global) -> anyhow::Result<Status> {
         }
         ModelsAction::Promote { version, alias, force } => promote(args, &name, *version, alias, *force),
         ModelsAction::Demote { alias } => {
-            let change = registry::demote(open()?.as_ref(), &name, alias, &tracking::user())?;
+            let change = registry::demote(open(Use::Change)?.as_ref(), &name, alias, &tracking::user())?;
             tell(args, &name, &change)
         }
         ModelsAction::History => history(args, &name),
     }
 }
 
-/// The server's registry where there is a server, else that of the embedded store.
-fn open() -> anyhow::Result<Box<dyn Registry>> {
+/// What is done with a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Read,
+    Change,
+}
+
+/// The server's registry where there is a server, else that of the embedded store, which has to be there.
+fn open(purpose: Use) -> anyhow::Result<Box<dyn Registry>> {
     let settings = tracking::settings()?;
     if let Some(server) = tracking::server(&settings) {
         return Ok(Box::new(server));
     }
-    let path = runs::existing(&settings)?.map_or(settings.store, |store| store.path().to_owned());
-    Ok(Box::new(Store::open(&path, ARTIFACTS.as_ref())?))
+    let path = settings.store.clone();
+    let store = runs::existing(&settings)?.ok_or(CliError::NoRuns { path })?;
+    Ok(Box::new(match purpose {
+        Use::Read => store,
+        Use::Change => Store::open(store.path(), store.artifacts())?,
+    }))
 }
 
 /// The bundle or Keras file of a model that is named as `models:/…` or `runs:/…`.
 pub fn fetch(uri: &str) -> anyhow::Result<PathBuf> {
-    let registry = open()?;
+    let registry = open(Use::Read)?;
     let source = ModelUri::parse(uri)?.resolve(registry.as_ref())?;
     Ok(registry.fetch(&source, &cache_dir().join("models"))?)
 }
 
-fn list(args: &ModelsArgs, registry: &dyn Registry) -> anyhow::Result<Status> {
-    let names = match &args.name {
-        Some(name) => vec![name.clone()],
-        None => registry.names()?,
+fn list(args: &ModelsArgs) -> anyhow::Result<Status> {
+    let versions = match open(Use::Read) {
+        Ok(registry) => versions(args, registry.as_ref())?,
+        Err(error) if matches!(error.downcast_ref(), Some(CliError::NoRuns { .. })) => Vec::new(),
+        Err(error) => return Err(error),
     };
-    let mut versions: Vec<ModelVersion> = Vec::new();
-    for name in names {
-        versions.extend(registry.versions(&name)?);
-    }
     if args.json {
         for version in &versions {
             output::line(&serde_json::to_string(version)?)?;
@@ -107,9 +115,21 @@ fn list(args: &ModelsArgs, registry: &dyn Registry) -> anyhow::Result<Status> {
     Ok(Status::Done)
 }
 
+fn versions(args: &ModelsArgs, registry: &dyn Registry) -> Result<Vec<ModelVersion>, RegistryError> {
+    let names = match &args.name {
+        Some(name) => vec![name.clone()],
+        None => registry.names()?,
+    };
+    let mut versions = Vec::new();
+    for name in names {
+        versions.extend(registry.versions(&name)?);
+    }
+    Ok(versions)
+}
+
 /// The gate decides by the version's own bundle who may be champion.
 fn promote(args: &ModelsArgs, name: &str, number: u32, alias: &str, force: bool) -> anyhow::Result<Status> {
-    let registry = open()?;
+    let registry = open(Use::Change)?;
     let version = registry::version(registry.as_ref(), name, number)?;
     let forced = alias == CHAMPION && {
         let path = registry.fetch(&Source::Version(version), &cache_dir().join("models"))?;
@@ -121,7 +141,7 @@ fn promote(args: &ModelsArgs, name: &str, number: u32, alias: &str, force: bool)
 }
 
 fn history(args: &ModelsArgs, name: &str) -> anyhow::Result<Status> {
-    for change in registry::history(open()?.as_ref(), name)? {
+    for change in registry::history(open(Use::Read)?.as_ref(), name)? {
         tell(args, name, &change)?;
     }
     Ok(Status::Done)

@@ -205,5 +205,11 @@ fn a_project_without_runs_says_so() {
     assert!(show.code == 1 && show.stderr.contains("`mlflow.db` does not exist"), "{}", show.stderr);
     let sync = folder.run(&["runs", "sync"]);
     assert!(sync.code == 2 && sync.stderr.contains("MLFLOW_TRACKING_URI"), "{}", sync.stderr);
+    let models = done(folder.run(&["models", "list"]));
+    assert!(
+        models.stdout.is_empty() && models.stderr.contains("no model is registered"),
+        "{}",
+        models.stderr
+    );
     assert!(!folder.path("mlflow.db").exists());
 }
