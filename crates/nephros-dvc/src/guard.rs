@@ -20,7 +20,7 @@ use crate::files;
 /// DVC gives up after this time too.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// After a command that may have run for hours, a `dvc push` is waited for.
-const PATIENCE_AFTER: Duration = Duration::from_secs(3600);
+const PATIENCE_AFTER: Duration = Duration::from_hours(1);
 
 /// Why another process is in the way.
 #[derive(Debug, thiserror::Error)]
@@ -203,15 +203,15 @@ impl Entries {
         readers: &mut Map<String, Value>,
         writers: &mut Map<String, Value>,
     ) -> Result<(), BusyError> {
-        self.check(writers, self.reads.iter().chain(&self.writes))?;
-        self.check(readers, self.writes.iter())
+        self.check(writers, &self.reads.iter().chain(&self.writes))?;
+        self.check(readers, &self.writes.iter())
     }
 
     /// Whether a process that lives has an entry that overlaps; those of dead ones are removed.
     fn check<'p>(
         &self,
         entries: &mut Map<String, Value>,
-        paths: impl Iterator<Item = &'p String> + Clone,
+        paths: &(impl Iterator<Item = &'p String> + Clone),
     ) -> Result<(), BusyError> {
         let mut free = Vec::new();
         for (there, infos) in &mut *entries {

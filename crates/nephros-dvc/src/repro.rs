@@ -121,7 +121,7 @@ pub fn repro(repo: &Repo, request: &Request, watcher: &dyn Watcher) -> Result<Su
         lock: repo.lock()?,
         guard,
         finishing: &finishing,
-        would_run: Vec::new(),
+        pending: Vec::new(),
         summary: Summary::default(),
     };
     run.check_reads(&steps)?;
@@ -156,7 +156,7 @@ struct Run<'a> {
     /// Set while a stage that has run is recorded: what took hours is not thrown away for a stop then.
     finishing: &'a AtomicBool,
     /// In a dry run, the stages that would run.
-    would_run: Vec<usize>,
+    pending: Vec<usize>,
     summary: Summary,
 }
 
@@ -197,10 +197,10 @@ impl Run<'_> {
         let status = self.inspector.stage(stage, self.lock.stage(&stage.name))?;
         if !status.is_changed() && !self.request.force {
             if self.request.dry
-                && graph.needs(index).iter().any(|need| self.would_run.contains(need))
+                && graph.needs(index).iter().any(|need| self.pending.contains(need))
                 && !stage.frozen
             {
-                self.would_run.push(index);
+                self.pending.push(index);
                 self.watcher.event(Event::Depends { stage: &stage.name });
                 return Ok(());
             }
@@ -209,7 +209,8 @@ impl Run<'_> {
             return Ok(());
         }
         if self.request.dry {
-            return self.say(index, stage, &status);
+            self.say(index, stage, &status);
+            return Ok(());
         }
         if stage.frozen {
             // It does not run; what it left is taken as it is.
@@ -227,9 +228,9 @@ impl Run<'_> {
     }
 
     /// What a run would do.
-    fn say(&mut self, index: usize, stage: &Stage, status: &StageStatus) -> Result<(), DvcError> {
+    fn say(&mut self, index: usize, stage: &Stage, status: &StageStatus) {
         if stage.frozen {
-            return Ok(());
+            return;
         }
         // What a stage before it would leave is not there to be looked up by.
         let read = self.reads(stage).ok();
@@ -237,13 +238,14 @@ impl Run<'_> {
         if remembered && !self.request.force {
             self.summary.restored += 1;
             self.watcher.event(Event::Restored { stage: &stage.name });
-            return Ok(());
+            return;
         }
-        self.would_run.push(index);
+        self.pending.push(index);
         self.summary.run += 1;
         self.watcher.event(Event::Running { stage: &stage.name });
-        lines(stage).into_iter().for_each(|cmd| self.watcher.event(Event::Command { cmd }));
-        Ok(())
+        for cmd in lines(stage) {
+            self.watcher.event(Event::Command { cmd });
+        }
     }
 
     /// What the stage reads as it is now, and the paths of its outs.

@@ -1,6 +1,7 @@
 //! `.dvc/cache/runs`: what stages left for what they read, however long ago.
 
 use std::{
+    fmt::Write as _,
     io,
     path::{Path, PathBuf},
     time::SystemTime,
@@ -66,8 +67,11 @@ fn key(recorded: &StageLock) -> Option<String> {
 }
 
 fn digest(value: &Value) -> Option<String> {
-    let sum = Sha256::digest(json::sorted(value)?);
-    Some(sum.iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut text = String::new();
+    for byte in Sha256::digest(json::sorted(value)?) {
+        write!(text, "{byte:02x}").ok()?;
+    }
+    Some(text)
 }
 
 /// DVC leaves `size` and `nfiles` out of the hash, and parameters of these names too.

@@ -241,6 +241,7 @@ fn neither_touches_what_the_other_is_running() {
 
 /// A stage of a random pipeline: it copies what it reads into what it leaves.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a setting of the file")]
 struct Random {
     /// Positions among sources and the outs of stages before it.
     reads: Vec<usize>,

@@ -157,29 +157,24 @@ fn describe(summary: &Summary, dry: bool) -> String {
 
 /// What has changed, in DVC's words.
 fn changes(status: &StageStatus) -> String {
-    let mut text = format!("{}:\n", status.stage);
-    let list = |changes: &[(String, Change)], indent: &str| -> String {
-        let line = |(path, change): &(String, Change)| {
-            format!("{indent}{:<20}{path}\n", format!("{}:", change.name()))
-        };
-        changes.iter().map(line).collect()
+    let mut lines = vec![format!("{}:", status.stage)];
+    let mut list = |title: &str, indent: usize, changes: &[(String, Change)]| {
+        lines.push(format!("{:width$}{title}:", "", width = indent - 2));
+        for (path, change) in changes {
+            let name = format!("{}:", change.name());
+            lines.push(format!("{:indent$}{name:<20}{path}", ""));
+        }
     };
     if status.reads_changed() {
-        text += "  changed deps:\n";
-        text += &list(&status.deps, "    ");
+        list("changed deps", 4, &status.deps);
         for (file, changes) in &status.params {
-            text += &format!("    {file}:\n{}", list(changes, "      "));
+            list(file, 6, changes);
         }
     }
     if !status.outs.is_empty() {
-        text += "  changed outs:\n";
-        text += &list(&status.outs, "    ");
+        list("changed outs", 4, &status.outs);
     }
-    if status.always {
-        text += "  always changed\n";
-    }
-    if status.command {
-        text += "  changed command\n";
-    }
-    text
+    lines.extend(status.always.then(|| "  always changed".to_owned()));
+    lines.extend(status.command.then(|| "  changed command".to_owned()));
+    lines.join("\n") + "\n"
 }

@@ -1,6 +1,7 @@
 //! `repro`, `status`, `dag` and `run` of the built binary, beside the real DVC where it is installed.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+#![allow(clippy::print_stdout, reason = "what is left out is said")]
 #![cfg(unix)]
 
 mod common;

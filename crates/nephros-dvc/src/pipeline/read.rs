@@ -200,20 +200,17 @@ impl Reader<'_> {
 
     fn params(&self, stage: &mut Stage, node: Option<&Node>) -> Result<(), PipelineError> {
         for item in self.items(node, "parameters")? {
-            match &item.kind {
-                Kind::Map(files) => {
-                    for file in files {
-                        let path = file.key.as_text().unwrap_or_default();
-                        let keys = self.items(Some(&file.value), "parameters")?;
-                        let keys = keys.iter().map(|key| self.param(key)).collect::<Result<Vec<_>, _>>()?;
-                        let whole = keys.is_empty();
-                        self.add_params(stage, path, file.at, keys, whole)?;
-                    }
-                }
-                _ => {
-                    let key = self.param(item)?;
-                    self.add_params(stage, PARAMS_FILE, item.at, vec![key], false)?;
-                }
+            let Kind::Map(files) = &item.kind else {
+                let key = self.param(item)?;
+                self.add_params(stage, PARAMS_FILE, item.at, vec![key], false)?;
+                continue;
+            };
+            for file in files {
+                let path = file.key.as_text().unwrap_or_default();
+                let keys = self.items(Some(&file.value), "parameters")?;
+                let keys = keys.iter().map(|key| self.param(key)).collect::<Result<Vec<_>, _>>()?;
+                let whole = keys.is_empty();
+                self.add_params(stage, path, file.at, keys, whole)?;
             }
         }
         Ok(())
@@ -255,17 +252,14 @@ impl Reader<'_> {
             OutKind::Plot => "`plots`",
         };
         for item in self.items(node, &format!("paths in {what}"))? {
-            match &item.kind {
-                Kind::Map(entries) => {
-                    for entry in entries {
-                        let path = entry.key.as_text().unwrap_or_default();
-                        self.add_out(stage, (path, entry.at), Some(&entry.value), (kind, what))?;
-                    }
-                }
-                _ => {
-                    let path = self.text(item, &format!("a path in {what}"))?;
-                    self.add_out(stage, (path, item.at), None, (kind, what))?;
-                }
+            let Kind::Map(entries) = &item.kind else {
+                let path = self.text(item, &format!("a path in {what}"))?;
+                self.add_out(stage, (path, item.at), None, (kind, what))?;
+                continue;
+            };
+            for entry in entries {
+                let path = entry.key.as_text().unwrap_or_default();
+                self.add_out(stage, (path, entry.at), Some(&entry.value), (kind, what))?;
             }
         }
         Ok(())

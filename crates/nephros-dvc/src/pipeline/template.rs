@@ -262,6 +262,9 @@ fn foreach_items(
     }
 }
 
+/// One of the combinations: the parts of its name, and the value chosen for each key.
+type Combination = (Vec<String>, Vec<(Value, Value)>);
+
 /// Every combination, the last name counting fastest.
 fn matrix_items(
     reader: &Reader,
@@ -269,7 +272,7 @@ fn matrix_items(
     matrix: &Entry,
 ) -> Result<Vec<(String, Context)>, PipelineError> {
     let node = context.fill(reader, &matrix.value)?;
-    let mut combinations: Vec<(Vec<String>, Vec<(Value, Value)>)> = vec![Default::default()];
+    let mut combinations = vec![Combination::default()];
     for entry in reader.entries(&node, "lists in `matrix`")? {
         let name = entry.key.as_text().unwrap_or_default();
         let items = reader.items(Some(&entry.value), "values in `matrix`")?;

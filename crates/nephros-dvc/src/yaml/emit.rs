@@ -1,6 +1,8 @@
 //! Values to text in the form that DVC gives its files, so that the two rewrite each other's without
 //! a difference that a reader of the history would have to look at.
 
+use std::fmt::Write as _;
+
 use super::{Value, scalar};
 
 /// Columns after which words move to the next line.
@@ -242,11 +244,12 @@ fn double_quoted(text: &str) -> String {
             '\u{2028}' => "\\L",
             '\u{2029}' => "\\P",
             '\u{7f}'..='\u{9f}' | '\0'..='\u{1f}' => {
-                quoted.push_str(&format!("\\x{:02X}", u32::from(character)));
+                // Writing to a string cannot fail.
+                let _ = write!(quoted, "\\x{:02X}", u32::from(character));
                 continue;
             }
             '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
-                quoted.push_str(&format!("\\u{:04X}", u32::from(character)));
+                let _ = write!(quoted, "\\u{:04X}", u32::from(character));
                 continue;
             }
             _ => {

@@ -1,7 +1,8 @@
 //! Pipelines in folders of their own, and the real DVC beside us.
 
 #![allow(dead_code, reason = "each test binary uses a part of this")]
-#![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
+#![allow(clippy::print_stdout, reason = "what is left out is said")]
 
 use std::{
     env,

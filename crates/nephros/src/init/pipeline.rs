@@ -25,7 +25,10 @@ pub fn pipeline(params: &str) -> String {
         }
         let key = |item: &&str| item.trim_start().trim_start_matches("- ").trim_end_matches(':').to_owned();
         if keys.iter().map(key).all(|key| key == "params.yaml" || has(&key)) {
-            keys.iter().for_each(|item| text += &format!("{item}\n"));
+            for item in keys {
+                text += item;
+                text.push('\n');
+            }
         } else {
             text += "      - params.yaml:\n";
         }
