@@ -14,7 +14,7 @@ use rayon::prelude::*;
 /// First and last file number of the coronal slices of each class; all others are axial. The numbers are
 /// those of the collection that both sets were taken from, as in `scripts/real-cohort`.
 const CORONAL: [(&str, u32, u32); 4] =
-    [("Normal", 637, 717), ("Normal", 999, 999), ("Tumor", 701, 856), ("Tumor", 950, 973)];
+    [("Normal", 637, 715), ("Normal", 999, 999), ("Tumor", 701, 856), ("Tumor", 950, 973)];
 
 fn shared(name: &str) -> Option<PathBuf> {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
