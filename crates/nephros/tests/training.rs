@@ -171,7 +171,9 @@ fn same_scores(a: &Value, b: &Value) -> bool {
 #[test]
 fn a_gap_and_controls_stand_beside_the_scores_and_do_not_outlast_them() {
     let folder = project(2);
-    assert_eq!(folder.run(&["run"]).code, 0);
+    for stage in ["ingest", "prepare", "train", "evaluate"] {
+        assert_eq!(folder.run(&[stage]).code, 0, "{stage}");
+    }
     let plain = json_file(&folder, "scores.json");
     assert_eq!((plain.get("gap"), plain["controls"].as_array().unwrap().len()), (None, 1));
     let asked = folder.run(&["evaluate", "--gap", "--controls"]);
