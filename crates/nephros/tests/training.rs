@@ -169,7 +169,7 @@ fn same_scores(a: &Value, b: &Value) -> bool {
 
 #[test]
 fn a_gap_and_controls_stand_beside_the_scores_and_do_not_outlast_them() {
-    let folder = project(2);
+    let folder = project(1);
     assert_eq!(folder.run(&["run"]).code, 0);
     let plain = json_file(&folder, "scores.json");
     assert_eq!((plain.get("gap"), plain["controls"].as_array().unwrap().len()), (None, 1));
