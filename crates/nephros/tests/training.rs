@@ -170,7 +170,7 @@ fn same_scores(a: &Value, b: &Value) -> bool {
 
 #[test]
 fn a_gap_and_controls_stand_beside_the_scores_and_do_not_outlast_them() {
-    let folder = project(2);
+    let folder = project(1);
     for stage in ["ingest", "prepare", "train", "evaluate"] {
         assert_eq!(folder.run(&[stage]).code, 0, "{stage}");
     }
