@@ -7,6 +7,9 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::split::{Split, Subset};
 
+/// Label of a unit, and the positions of its images.
+type Entity = (usize, Vec<usize>);
+
 /// Deals the labels of all units anew; every image of a unit gets the same. `units` numbers the unit of
 /// each image; one with images of two classes counts as two.
 ///
@@ -18,14 +21,13 @@ pub fn shuffled(units: &[usize], labels: &[usize], rounds: &[Split], seed: u64) 
     for (position, (&unit, &label)) in units.iter().zip(labels).enumerate() {
         entities.entry((unit, label)).or_default().push(position);
     }
-    let mut strata: BTreeMap<Option<Vec<Subset>>, Vec<(usize, Vec<usize>)>> = BTreeMap::new();
+    let mut strata: BTreeMap<Option<Vec<Subset>>, Vec<Entity>> = BTreeMap::new();
     for ((_, label), positions) in entities {
         strata.entry(sides(&positions, rounds)).or_default().push((label, positions));
     }
     // A class alone has no labels to trade.
-    let is_mixed =
-        |entities: &Vec<(usize, Vec<usize>)>| entities.iter().any(|(label, _)| *label != entities[0].0);
-    let strata: Vec<Vec<(usize, Vec<usize>)>> = if strata.values().all(is_mixed) {
+    let is_mixed = |entities: &Vec<Entity>| entities.iter().any(|(label, _)| *label != entities[0].0);
+    let strata: Vec<Vec<Entity>> = if strata.values().all(is_mixed) {
         strata.into_values().collect()
     } else {
         vec![strata.into_values().flatten().collect()]

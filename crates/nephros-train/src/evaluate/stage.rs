@@ -7,6 +7,7 @@ use nephros_core::{
     digest::sha256,
     explain::{ExplainError, Explainer},
     hint::Hint,
+    pixels::RgbImage,
     predictor::{ModelError, PredictError, Predictor},
 };
 use serde::{Deserialize, Serialize};
@@ -281,15 +282,12 @@ fn predict(
 }
 
 /// A small grey picture of every image, and the plane that each suggests.
-fn look(dataset: &Dataset, progress: &dyn Progress) -> Result<(Vec<Vec<u8>>, Vec<Option<Plane>>), DataError> {
+type Looks = (Vec<Vec<u8>>, Vec<Option<Plane>>);
+
+fn look(dataset: &Dataset, progress: &dyn Progress) -> Result<Looks, DataError> {
     let members: Vec<_> = dataset.records.iter().zip(dataset.targets.iter().copied()).collect();
-    let looks = read_images(
-        &dataset.root,
-        &members,
-        |_, _, image| (picture(image), Plane::estimate(image)),
-        progress,
-    )?;
-    Ok(looks.into_iter().unzip())
+    let take = |_: &Record, _, image: &RgbImage| (picture(image), Plane::estimate(image));
+    Ok(read_images(&dataset.root, &members, take, progress)?.into_iter().unzip())
 }
 
 /// What is asked beside the score, of the recipe that the bundle was trained by.

@@ -68,12 +68,10 @@ pub(super) fn verdict(report: &Report) -> String {
     };
     let scores = &report.scores;
     let suspicious = scores.controls.iter().filter_map(|control| control.warning.as_ref());
-    let warnings: String = scores
-        .warning
-        .iter()
-        .chain(suspicious)
-        .map(|warning| format!("<p class=\"warning\"><strong>Warning:</strong> {}</p>\n", escape(warning)))
-        .collect();
+    let item = |warning: &String| {
+        format!("<p class=\"warning\"><strong>Warning:</strong> {}</p>\n", escape(warning))
+    };
+    let warnings = scores.warning.iter().chain(suspicious).map(item).collect::<Vec<_>>().concat();
     let body = format!(
         "<div class=\"verdict {class}\"><p><strong>{text}</strong></p>\n{findings}</div>\n{warnings}{}{}",
         headline(report),
