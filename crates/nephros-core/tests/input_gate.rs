@@ -135,12 +135,15 @@ fn similar_slices_are_the_nearest_of_each_patient() {
     assert_eq!(similar.len(), 2);
 }
 
+/// Shape and bytes of an array.
+type Array = (Vec<usize>, Vec<u8>);
+
 #[test]
 fn a_gate_of_an_earlier_version_knows_no_cases_and_one_with_wrong_ones_is_refused() {
     let file = gate().images.to_bytes().unwrap();
     let channels = gate().images.channels();
     let tensors = SafeTensors::deserialize(&file).unwrap();
-    let rewritten = |change: &dyn Fn(&str, Vec<u8>) -> Option<(Vec<usize>, Vec<u8>)>| {
+    let rewritten = |change: &dyn Fn(&str, Vec<u8>) -> Option<Array>| {
         let kept = tensors.iter().filter_map(|(name, tensor)| {
             let (shape, bytes) = change(name, tensor.data().to_vec())?;
             let shape = if shape.is_empty() { tensor.shape().to_vec() } else { shape };

@@ -50,9 +50,8 @@ mod tests {
             let (center, width) = patient.window();
             let grey = slice(&patient, 0).windowed(center, width);
             let image = |turned: bool| {
-                let at = |position: usize| match turned {
-                    true => position % 128 * 128 + position / 128,
-                    false => position,
+                let at = |position: usize| {
+                    if turned { position % 128 * 128 + position / 128 } else { position }
                 };
                 let pixels = (0..128 * 128).flat_map(|position| [grey[at(position)]; 3]).collect();
                 RgbImage::new(128, 128, pixels).unwrap()

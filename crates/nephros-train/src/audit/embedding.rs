@@ -42,7 +42,9 @@ impl Embeddings {
             row.iter_mut().zip(&moments).for_each(|(value, (mean, scale))| *value = (*value - mean) * scale);
             let length = row.iter().map(|value| value * value).sum::<f32>().sqrt();
             if length > 0.0 {
-                row.iter_mut().for_each(|value| *value /= length);
+                for value in row.iter_mut() {
+                    *value /= length;
+                }
             }
         }
         Self { channels, values }

@@ -98,7 +98,9 @@ impl Grouping {
             }
             None => Vec::new(),
         };
-        alike.iter().for_each(|&(a, b)| union(&mut forest, a, b));
+        for &(a, b) in &alike {
+            union(&mut forest, a, b);
+        }
         let groups = roots(&mut forest);
         let threshold = LEVELS[level];
         let facts = Facts::of(&groups, &copies, &alike, &neighbours, threshold);

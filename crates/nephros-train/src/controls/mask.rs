@@ -102,7 +102,7 @@ mod tests {
     }
 
     fn count(image: &RgbImage, value: u8) -> usize {
-        image.pixels().iter().filter(|&&pixel| pixel == value).count() / 3
+        image.pixels().chunks_exact(3).filter(|&pixel| pixel == [value; 3]).count()
     }
 
     #[test]

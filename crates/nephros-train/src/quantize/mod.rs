@@ -356,7 +356,7 @@ mod tests {
         assert!((got.mean_change - 0.203_75).abs() < 1e-12, "{got:?}");
         // What 8 bits bring nearer leaves the limit as it is.
         let got = distance_change(&gate, &[[0.5, 0.25], [0.75, 0.5]]).unwrap();
-        assert_eq!(got.limit_int8, 1.0);
+        assert_eq!((got.limit_f32, got.limit_int8), (1.0, 1.0));
         assert_eq!(distance_change(&gate, &[]), None);
     }
 

@@ -60,7 +60,7 @@ pub fn thumbnails(
         let heat_map = explainer.map(|explainer| heat_map(&decoded, explainer)).transpose()?;
         let similar = explainer.map(|explainer| explainer.similar(&decoded, SIMILAR)).transpose()?;
         let similar = similar.unwrap_or_default();
-        Ok(Thumbnail { heat_map, similar, ..Thumbnail::of(&decoded)? })
+        Ok(Thumbnail { similar, heat_map, ..Thumbnail::of(&decoded)? })
     };
     images.iter().map(thumbnail).collect()
 }
