@@ -17,6 +17,9 @@ use serde_json::{Map, Value, json};
 
 use crate::files;
 
+/// A process that starts a command holds, for the moment between `fork` and `exec`, every lock of the
+/// process that started it.
+const PATIENCE_OWN: Duration = Duration::from_millis(500);
 /// DVC gives up after this time too.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// After a command that may have run for hours, a `dvc push` is waited for.
@@ -85,10 +88,7 @@ impl Guard {
     pub fn take(tmp: &Path) -> Result<Self, BusyError> {
         fs_err::create_dir_all(tmp)?;
         let path = tmp.join("nephros.lock");
-        let own = match lock(&path)? {
-            Ok(file) => file,
-            Err(pid) => return Err(BusyError::Nephros { lock: path, pid }),
-        };
+        let own = lock(&path, PATIENCE_OWN)?.map_err(|pid| BusyError::Nephros { lock: path, pid })?;
         Ok(Self { tmp: tmp.into(), own, dvc: Some(lock_for_dvc(&tmp.join("lock"), PATIENCE)?) })
     }
 
@@ -122,8 +122,18 @@ impl Guard {
     }
 }
 
-/// The locked file, or who holds it.
-fn lock(path: &Path) -> io::Result<Result<File, String>> {
+/// The locked file, or who still holds it when patience is at its end.
+fn lock(path: &Path, patience: Duration) -> io::Result<Result<File, String>> {
+    let begun = Instant::now();
+    loop {
+        match try_lock(path)? {
+            Err(_) if begun.elapsed() < patience => std::thread::sleep(Duration::from_millis(50)),
+            result => return Ok(result),
+        }
+    }
+}
+
+fn try_lock(path: &Path) -> io::Result<Result<File, String>> {
     let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
     match file.try_lock() {
         Ok(()) => {
@@ -145,14 +155,7 @@ fn lock(path: &Path) -> io::Result<Result<File, String>> {
 }
 
 fn lock_for_dvc(path: &Path, patience: Duration) -> Result<File, BusyError> {
-    let begun = Instant::now();
-    loop {
-        match lock(path)? {
-            Ok(file) => return Ok(file),
-            Err(pid) if begun.elapsed() >= patience => return Err(BusyError::Dvc { lock: path.into(), pid }),
-            Err(_) => std::thread::sleep(Duration::from_millis(100)),
-        }
-    }
+    lock(path, patience)?.map_err(|pid| BusyError::Dvc { lock: path.into(), pid })
 }
 
 /// What a command reads and writes, in `rwlock`.
@@ -289,7 +292,7 @@ mod tests {
     #[test]
     fn dvc_at_work_is_waited_for_and_then_named() {
         let folder = tempfile::tempdir().unwrap();
-        let held = lock(&folder.path().join("lock")).unwrap().unwrap();
+        let held = lock(&folder.path().join("lock"), Duration::ZERO).unwrap().unwrap();
         let error = Guard::take(folder.path()).unwrap_err().to_string();
         assert!(
             error.starts_with("`dvc` is at work") && error.contains(&process::id().to_string()),
