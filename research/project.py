@@ -34,7 +34,7 @@ def set_keys(file, **values):
     path = PROJECT / file
     lines = path.read_text().splitlines()
     for key, value in values.items():
-        rows = [row for row, line in enumerate(lines) if line.lstrip("# ").startswith(f"{key}:")]
+        rows = [row for row, line in enumerate(lines) if line.strip().startswith(f"{key}:")]
         if len(rows) != 1:
             raise KeyError(f"{file}: expected `{key}` once, found it {len(rows)} times")
         indent = lines[rows[0]][: len(lines[rows[0]]) - len(lines[rows[0]].lstrip())]
