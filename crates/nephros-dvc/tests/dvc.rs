@@ -408,7 +408,11 @@ fn agree(dvc: &mut Dvc, stages: &[Random], steps: &[Step]) {
             }
             Step::RemoveOut(number) => {
                 let path = path(number);
-                if path.is_dir() { fs_err::remove_dir_all(path) } else { fs_err::remove_file(path) }.unwrap();
+                // What neither program makes again, as of a frozen stage, may be gone already.
+                match if path.is_dir() { fs_err::remove_dir_all(path) } else { fs_err::remove_file(path) } {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    removed => removed.unwrap(),
+                }
             }
             Step::SpoilOut(number) => {
                 let path = path(number);
