@@ -396,6 +396,9 @@ fn agree(dvc: &mut Dvc, stages: &[Random], steps: &[Step]) {
             folder.read("dvc.lock")
         );
         assert_eq!(folder.changed(), always, "by us, repaired by us: {by_us}");
+        for number in 0..stages.len() {
+            assert!(folder.exists(&out(number, stages)), "s{number} has no out, repaired by us: {by_us}");
+        }
     };
     repair(dvc, true);
     for step in steps {
@@ -408,7 +411,7 @@ fn agree(dvc: &mut Dvc, stages: &[Random], steps: &[Step]) {
             }
             Step::RemoveOut(number) => {
                 let path = path(number);
-                // What neither program makes again, as of a frozen stage, may be gone already.
+                // Nothing repairs what an earlier step removed until a step asks for it.
                 match if path.is_dir() { fs_err::remove_dir_all(path) } else { fs_err::remove_file(path) } {
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                     removed => removed.unwrap(),
