@@ -16,20 +16,7 @@ use serde_json::{Value, json};
 
 /// A project whose images are 40 drawn slices of 20 patients, ingested and prepared.
 fn project(epochs: usize) -> Folder {
-    let folder = Folder::project();
-    let drawn = ["phantom", "--patients", "20", "--slices", "2", "--seed", "3", "--size", "64"];
-    assert_eq!(folder.run(&[&drawn[..], &["--out", "cohort"]].concat()).code, 0);
-    let config = folder.read("config/config.yaml");
-    let source = config.lines().find(|line| line.trim_start().starts_with("source_URL:")).unwrap();
-    folder.write("config/config.yaml", config.replace(source, "  source_URL: cohort"));
-    folder.write(
-        "params.yaml",
-        format!(
-            "AUGMENTATION: True\nIMAGE_SIZE: [64, 64, 3]\nBATCH_SIZE: 8\nINCLUDE_TOP: False\nEPOCHS: {epochs}\n\
-             CLASSES: 2\nWEIGHTS: none\nLEARNING_RATE: 0.002\nARCHITECTURE: compact\nOPTIMIZER: adam\n\
-             CROP: body\nSAMPLING: patient\nPHANTOM_PATIENTS: 8\n"
-        ),
-    );
+    let folder = Folder::drawn_project(epochs, "");
     for stage in ["ingest", "prepare"] {
         assert_eq!(folder.run(&[stage]).code, 0, "{stage}");
     }

@@ -28,6 +28,25 @@ impl Folder {
         folder
     }
 
+    /// A project whose images are 40 drawn slices of 20 patients; `more` is added to its parameters.
+    pub fn drawn_project(epochs: usize, more: &str) -> Self {
+        let folder = Self::project();
+        let drawn = ["phantom", "--patients", "20", "--slices", "2", "--seed", "3", "--size", "64"];
+        assert_eq!(folder.run(&[&drawn[..], &["--out", "cohort"]].concat()).code, 0);
+        let config = folder.read("config/config.yaml");
+        let source = config.lines().find(|line| line.trim_start().starts_with("source_URL:")).unwrap();
+        folder.write("config/config.yaml", config.replace(source, "  source_URL: cohort"));
+        folder.write(
+            "params.yaml",
+            format!(
+                "AUGMENTATION: True\nIMAGE_SIZE: [64, 64, 3]\nBATCH_SIZE: 8\nINCLUDE_TOP: False\n\
+                 EPOCHS: {epochs}\nCLASSES: 2\nWEIGHTS: none\nLEARNING_RATE: 0.002\nARCHITECTURE: compact\n\
+                 OPTIMIZER: adam\nCROP: body\nSAMPLING: patient\nPHANTOM_PATIENTS: 8\n{more}"
+            ),
+        );
+        folder
+    }
+
     /// A path below it.
     pub fn path(&self, below: &str) -> PathBuf {
         self.0.path().join(below)
