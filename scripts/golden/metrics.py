@@ -45,12 +45,17 @@ def case(name, classes, n, seed):
         return confusion[np.ix_(others, others)].sum() / confusion[others].sum()
     each = [1] if binary else range(classes)
     loss = -np.log(np.maximum(q[np.arange(n), labels], 1e-15)).mean()
+    def sensitivity_at_90_specificity(c):
+        false_alarms, found, _ = m.roc_curve(labels == c, q[:, c], drop_intermediate=False)
+        return found[false_alarms <= 0.1 + 1e-9].max()
     reliability, ece = calibration(labels, q, predicted)
     return dict(name=name, classes=classes, labels=labels.tolist(), probabilities=q.tolist(),
                 accuracy=m.accuracy_score(labels, predicted), precision=m.precision_score(labels, predicted, **how),
                 recall=m.recall_score(labels, predicted, **how), f1=m.f1_score(labels, predicted, **how),
                 auroc=float(np.mean([m.roc_auc_score(labels == c, q[:, c]) for c in each])), loss=float(loss),
-                specificity=float(np.mean([specificity(c) for c in each])), confusion=confusion.tolist(),
+                specificity=float(np.mean([specificity(c) for c in each])),
+                sensitivity_at_90_specificity=float(np.mean([sensitivity_at_90_specificity(c) for c in each])),
+                confusion=confusion.tolist(),
                 brier=brier(labels, q, classes), ece=ece, reliability=reliability)
 
 cases = [case("two classes", 2, 60, 1), case("four classes", 4, 80, 2), case("few", 2, 7, 3)]

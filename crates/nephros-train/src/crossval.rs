@@ -1,6 +1,8 @@
 //! Stratified group k-fold cross-validation: every image is scored once, by a model that never saw
 //! its patient.
 
+mod doubt;
+
 use std::{collections::BTreeMap, fmt, io};
 
 use nephros_core::hint::Hint;
@@ -12,6 +14,7 @@ use crate::{
     config::Params,
     controls::{self, Case, Checks, Control, Findings, Gap, NoGap, picture},
     evaluate::{
+        AbstentionScores, CalibrationScores, Doubt,
         interval::{Intervals, Resampler, bootstrap},
         metrics::{Metrics, Predictions},
     },
@@ -52,6 +55,10 @@ pub struct Crossval {
     pub labels: Vec<String>,
     /// Each fold on its own.
     pub folds: Vec<Fold>,
+    /// Whether probabilities mean what they say once each fold's are corrected by the other folds.
+    pub calibration: CalibrationScores,
+    /// How often a model would refer to a radiologist, its thresholds set by the other folds.
+    pub abstention: Option<AbstentionScores>,
     /// What random folds would have claimed, where that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap: Option<Gap>,
@@ -109,6 +116,9 @@ impl fmt::Display for Crossval {
             self.metrics.sensitivity,
             self.metrics.specificity
         )?;
+        if let Some(sensitivity) = self.metrics.sensitivity_at_90_specificity {
+            write!(f, "\n  sensitivity {sensitivity:.3} at a specificity of 0.9")?;
+        }
         if let Some(mean) = self.mean_fold_auroc {
             write!(f, "\n  AUROC of the folds, on average {mean:.3}")?;
         }
@@ -116,6 +126,11 @@ impl fmt::Display for Crossval {
             let (auroc, accuracy) = (auroc(metrics), metrics.accuracy);
             write!(f, "\nby patient, the mean of all images: AUROC {auroc}, accuracy {accuracy:.3}")?;
         }
+        write!(
+            f,
+            "\neach fold corrected by the others:\n{}",
+            Doubt(&self.calibration, self.abstention.as_ref())
+        )?;
         write!(f, "{}", controls::Text(self.gap.as_ref(), &self.controls))
     }
 }
@@ -212,7 +227,7 @@ pub fn crossval(
         pictures: &pictures,
     };
     let Findings { gap, controls } = case.examine(checks.controls, progress)?;
-    let result = Crossval { gap, controls, ..pool(dataset, unit, params.seed, &answers, results) };
+    let result = Crossval { gap, controls, ..pool(dataset, params, (unit, &rounds), &answers, results) };
     let path = project.path(&project.config.artifacts_root).join("crossval/crossval.json");
     write_atomic(&path, &serde_json::to_vec_pretty(&result).map_err(io::Error::from)?)?;
     Ok(result)
@@ -290,7 +305,13 @@ fn assign(dataset: &Dataset, unit: Unit, folds: usize, seed: u64) -> Result<Vec<
     Ok(fold_of)
 }
 
-fn pool(dataset: &Dataset, unit: Unit, seed: u64, predictions: &Predictions, folds: Vec<Fold>) -> Crossval {
+fn pool(
+    dataset: &Dataset,
+    params: &Params,
+    (unit, rounds): (Unit, &[Split]),
+    predictions: &Predictions,
+    folds: Vec<Fold>,
+) -> Crossval {
     let classes = dataset.labels.len();
     let units: Vec<String> = dataset.records.iter().map(Record::unit_name).collect();
     let mut patients: Vec<&str> = dataset.records.iter().map(|record| record.patient.as_str()).collect();
@@ -299,19 +320,24 @@ fn pool(dataset: &Dataset, unit: Unit, seed: u64, predictions: &Predictions, fol
     patients.dedup();
     let fold_aurocs: Vec<f64> = folds.iter().filter_map(|fold| fold.metrics.auroc).collect();
     let mean = fold_aurocs.iter().sum::<f64>() / fold_aurocs.len() as f64;
+    let resampler = Resampler::new(predictions, &units, params.seed);
+    let (calibration, abstention) =
+        doubt::doubt(dataset, params, unit, rounds, predictions, (&units, &resampler));
     Crossval {
         mean_fold_auroc: (!fold_aurocs.is_empty()).then_some(mean),
         by_patient: (!patients.is_empty()).then(|| predictions.by_unit(&units).metrics(classes)),
         metrics: predictions.metrics(classes),
-        interval_95: bootstrap(predictions, &Resampler::new(predictions, &units, seed), classes),
+        interval_95: bootstrap(predictions, &resampler, classes),
         majority_accuracy: predictions.majority_accuracy(classes),
         n: predictions.len(),
         n_patients: (!patients.is_empty()).then_some(patients.len()),
         split_by: unit,
-        seed,
+        seed: params.seed,
         confusion_matrix: predictions.confusion(classes),
         labels: dataset.labels.clone(),
         folds,
+        calibration,
+        abstention,
         gap: None,
         controls: Vec::new(),
     }
@@ -325,7 +351,7 @@ mod tests {
     use crate::manifest::Manifest;
 
     /// `patients` of two classes in turn, patient `n` with `n % 4 + 1` images.
-    fn dataset(patients: usize) -> Dataset {
+    pub(super) fn dataset(patients: usize) -> Dataset {
         let mut records = Vec::new();
         for patient in 0..patients {
             let class = if patient.is_multiple_of(2) { "Normal" } else { "Tumor" };

@@ -1,6 +1,6 @@
 //! Calibration and abstention of a model on the test images.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use nephros_core::{
     abstention::{Abstention, Scope},
@@ -17,7 +17,8 @@ use super::{
 /// `calibration` of `scores.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CalibrationScores {
-    /// What logits are divided by; `None` for a bundle without a calibration.
+    /// What logits are divided by; `None` for a bundle without a calibration, and for answers of several
+    /// models, each with a temperature of its own.
     pub temperature: Option<f64>,
     /// Expected calibration error of the most probable label. It has no interval: resampling makes
     /// it larger.
@@ -46,7 +47,7 @@ pub struct Before {
 }
 
 /// Figures of `calibrated`, which is `raw` as the calibration corrects it.
-pub(super) fn calibration_scores(
+pub(crate) fn calibration_scores(
     calibration: Option<&Calibration>,
     raw: &Predictions,
     calibrated: &Predictions,
@@ -90,6 +91,32 @@ pub struct AbstentionScores {
     pub shortage: Option<String>,
 }
 
+/// Calibration and abstention as text, a line each.
+pub(crate) struct Doubt<'a>(pub &'a CalibrationScores, pub Option<&'a AbstentionScores>);
+
+impl fmt::Display for Doubt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let CalibrationScores { ece, brier, before, .. } = self.0;
+        let (ece_before, brier_before) = (before.ece, before.brier);
+        write!(
+            f,
+            "  calibration ECE {ece:.3} (before {ece_before:.3}), Brier {brier:.3} ({brier_before:.3})"
+        )?;
+        let Some(abstention) = self.1 else { return Ok(()) };
+        let AbstentionScores { coverage, abstention_rate, error_rate, .. } = abstention;
+        let goal = 1.0 - error_rate;
+        write!(f, "\n  abstention  {abstention_rate:.3} of slices referred; true label in the set ")?;
+        write!(f, "{coverage:.3} (goal {goal:.3})")?;
+        if let Some(wrong) = abstention.error_rate_answered {
+            write!(f, ", {wrong:.3} of answers wrong")?;
+        }
+        match &abstention.shortage {
+            Some(shortage) => write!(f, "\n              {shortage}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// One image: its weight, and what the set says.
 #[derive(Clone, Copy)]
 struct Image {
@@ -99,15 +126,17 @@ struct Image {
     answered: bool,
 }
 
-/// Figures on calibrated predictions; `units` names the patient of each.
-pub(super) fn abstention_scores(
-    abstention: &Abstention,
+/// Figures on calibrated predictions; `rules` has the thresholds for each image, `units` the name of its
+/// patient. `None` without an image.
+pub(crate) fn abstention_scores(
+    rules: &[&Abstention],
     calibrated: &Predictions,
     units: &[String],
     labels: &[String],
     resampler: &Resampler,
-) -> AbstentionScores {
-    let images = images(abstention, calibrated, units);
+) -> Option<AbstentionScores> {
+    let first = rules.first()?;
+    let images = images(rules, calibrated, units);
     let all: Vec<usize> = (0..images.len()).collect();
     let covered = |image: Image| image.covered;
     let referred = |image: Image| !image.answered;
@@ -128,9 +157,10 @@ pub(super) fn abstention_scores(
         let own = move |image: Image| image.label == label;
         Some((name.clone(), share(&all, &own, &covered)?))
     };
-    AbstentionScores {
-        error_rate: abstention.error_rate,
-        scope: abstention.scope,
+    let pooled = rules.iter().find(|rule| rule.scope == Scope::Pooled);
+    Some(AbstentionScores {
+        error_rate: first.error_rate,
+        scope: pooled.unwrap_or(first).scope,
         coverage: share(&all, &every, &covered).unwrap_or(0.0),
         coverage_interval_95: resampler.interval(|positions| share(positions, &every, &covered)),
         coverage_of_label: labels.iter().enumerate().filter_map(of_label).collect(),
@@ -138,22 +168,22 @@ pub(super) fn abstention_scores(
         abstention_rate_interval_95: resampler.interval(|positions| share(positions, &every, &referred)),
         error_rate_answered: share(&all, &answered, &wrong),
         error_rate_answered_interval_95: resampler.interval(|positions| share(positions, &answered, &wrong)),
-        shortage: abstention.shortage(),
-    }
+        shortage: rules.iter().find_map(|rule| rule.shortage()),
+    })
 }
 
-fn images(abstention: &Abstention, calibrated: &Predictions, units: &[String]) -> Vec<Image> {
+fn images(rules: &[&Abstention], calibrated: &Predictions, units: &[String]) -> Vec<Image> {
     let mut sizes: BTreeMap<&str, f64> = BTreeMap::new();
     for unit in units {
         *sizes.entry(unit).or_default() += 1.0;
     }
-    let rows = calibrated.labels.iter().zip(&calibrated.probabilities).zip(units);
-    let image = |((&label, row), unit): ((&usize, &Vec<f32>), &String)| {
-        let set = abstention.set(row);
+    let rows = calibrated.labels.iter().zip(&calibrated.probabilities).zip(units).zip(rules);
+    rows.map(|(((&label, row), unit), rule)| {
+        let set = rule.set(row);
         let weight = 1.0 / sizes[unit.as_str()];
         Image { weight, label, covered: set.contains(&label), answered: set.len() == 1 }
-    };
-    rows.map(image).collect()
+    })
+    .collect()
 }
 
 #[cfg(test)]
@@ -185,7 +215,7 @@ mod tests {
         };
         let labels = ["Normal", "Tumor"].map(String::from);
         let resampler = Resampler::new(&calibrated, &units, 1);
-        let scores = abstention_scores(&abstention, &calibrated, &units, &labels, &resampler);
+        let scores = abstention_scores(&[&abstention; 6], &calibrated, &units, &labels, &resampler).unwrap();
         let close =
             |got: f64, expected: f64| assert!((got - expected).abs() < 1e-12, "{got}, not {expected}");
         // A: 2 of 4 covered, B: 2 of 2; (1/2 + 1) / 2.

@@ -7,6 +7,12 @@ use serde::{Deserialize, Serialize};
 /// Smallest probability that a cross-entropy counts, as scikit-learn 1.2 has it.
 pub const LEAST_PROBABILITY: f64 = 1e-15;
 
+/// Specificity of [`Metrics::sensitivity_at_90_specificity`].
+const SCREENING_SPECIFICITY: f64 = 0.9;
+
+/// Shares of images are rounded fractions.
+const ROUNDING: f64 = 1e-9;
+
 /// What a model said of images whose class is known.
 #[derive(Debug, Clone, Default)]
 pub struct Predictions {
@@ -36,6 +42,10 @@ pub struct Metrics {
     pub sensitivity: f64,
     /// Recall of the negatives.
     pub specificity: f64,
+    /// The most sensitivity that a threshold has with a specificity of at least 0.9; the mean over
+    /// classes when there are more than two, `None` when a class is absent.
+    #[serde(default)]
+    pub sensitivity_at_90_specificity: Option<f64>,
 }
 
 impl Predictions {
@@ -108,6 +118,8 @@ impl Predictions {
             auroc: self.mean_auroc(classes),
             sensitivity: mean(&recall),
             specificity: mean(&|class| specificity(&confusion, class)),
+            sensitivity_at_90_specificity: self
+                .mean_over(classes, |class| self.sensitivity_at(class, SCREENING_SPECIFICITY)),
         }
     }
 
@@ -120,24 +132,22 @@ impl Predictions {
 
     /// [`Metrics::auroc`] alone.
     pub fn mean_auroc(&self, classes: usize) -> Option<f64> {
+        self.mean_over(classes, |class| self.auroc(class))
+    }
+
+    /// A figure of the positive class, the mean over classes when there are more than two.
+    fn mean_over(&self, classes: usize, figure: impl Fn(usize) -> Option<f64>) -> Option<f64> {
         if classes == 2 {
-            return self.auroc(1);
+            return figure(1);
         }
-        let all: Option<Vec<f64>> = (0..classes).map(|class| self.auroc(class)).collect();
+        let all: Option<Vec<f64>> = (0..classes).map(figure).collect();
         all.map(|all| all.iter().sum::<f64>() / all.len() as f64)
     }
 
     /// Area under the ROC curve of one class against the rest, by the rank-sum formula with ties
     /// counted half; `None` when all or no images are of that class.
     pub fn auroc(&self, class: usize) -> Option<f64> {
-        let mut scored: Vec<(f32, bool)> =
-            self.labels.iter().zip(&self.probabilities).map(|(&l, row)| (row[class], l == class)).collect();
-        scored.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let positives = scored.iter().filter(|(_, positive)| *positive).count();
-        let negatives = scored.len() - positives;
-        if positives == 0 || negatives == 0 {
-            return None;
-        }
+        let Ranked { scored, positives, negatives } = self.ranked(class)?;
         let (mut rank_sum, mut start) = (0.0, 0);
         for tied in scored.chunk_by(|a, b| a.0.total_cmp(&b.0).is_eq()) {
             // Ranks count from 1; tied scores share the mean of their ranks.
@@ -147,6 +157,33 @@ impl Predictions {
         }
         let smallest = (positives * (positives + 1)) as f64 / 2.0;
         Some((rank_sum - smallest) / (positives * negatives) as f64)
+    }
+
+    /// The most recall of one class that a threshold on its probability has while it leaves at least
+    /// `specificity` of the other images below; `None` when all or no images are of that class.
+    pub fn sensitivity_at(&self, class: usize, specificity: f64) -> Option<f64> {
+        let Ranked { scored, positives, negatives } = self.ranked(class)?;
+        let allowed = (1.0 - specificity) * negatives as f64 + ROUNDING;
+        let (mut found, mut false_alarms) = (0, 0);
+        for tied in scored.chunk_by(|a, b| a.0.total_cmp(&b.0).is_eq()).rev() {
+            let right = tied.iter().filter(|(_, positive)| *positive).count();
+            false_alarms += tied.len() - right;
+            if false_alarms as f64 > allowed {
+                break;
+            }
+            found += right;
+        }
+        Some(ratio(found, positives))
+    }
+
+    /// The images by their probability of one class, least first; `None` when all or no images are of it.
+    fn ranked(&self, class: usize) -> Option<Ranked> {
+        let mut scored: Vec<(f32, bool)> =
+            self.labels.iter().zip(&self.probabilities).map(|(&l, row)| (row[class], l == class)).collect();
+        scored.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let positives = scored.iter().filter(|(_, positive)| *positive).count();
+        let negatives = scored.len() - positives;
+        (positives > 0 && negatives > 0).then_some(Ranked { scored, positives, negatives })
     }
 
     /// The images at these positions, which may repeat.
@@ -164,6 +201,14 @@ impl Predictions {
         let count = |class: usize| self.labels.iter().filter(|&&label| label == class).count();
         ratio((0..classes).map(count).max().unwrap_or(0), self.len())
     }
+}
+
+/// Images in the order of their probability of one class.
+struct Ranked {
+    /// That probability, and whether the image is of the class.
+    scored: Vec<(f32, bool)>,
+    positives: usize,
+    negatives: usize,
 }
 
 fn argmax(row: &[f32]) -> usize {
@@ -212,6 +257,7 @@ mod tests {
         auroc: f64,
         loss: f64,
         specificity: f64,
+        sensitivity_at_90_specificity: f64,
         confusion: Vec<Vec<usize>>,
     }
 
@@ -232,6 +278,11 @@ mod tests {
                 ("auroc", got.auroc.unwrap(), golden.auroc),
                 ("specificity", got.specificity, golden.specificity),
                 ("loss", got.loss, golden.loss),
+                (
+                    "sensitivity at 90 % specificity",
+                    got.sensitivity_at_90_specificity.unwrap(),
+                    golden.sensitivity_at_90_specificity,
+                ),
             ] {
                 assert!((got - expected).abs() < 1e-9, "{}: {what} {got}, expected {expected}", golden.name);
             }
@@ -242,6 +293,7 @@ mod tests {
     fn without_both_classes_there_is_no_auroc() {
         let predictions = Predictions { labels: vec![1, 1], probabilities: vec![vec![0.4, 0.6]; 2] };
         assert_eq!(predictions.metrics(2).auroc, None);
+        assert_eq!(predictions.metrics(2).sensitivity_at_90_specificity, None);
         assert_eq!(predictions.majority_accuracy(2).to_bits(), 1.0f64.to_bits());
     }
 

@@ -8,6 +8,7 @@ mod reliability;
 mod stage;
 
 pub use doubt::{AbstentionScores, Before, CalibrationScores};
+pub(crate) use doubt::{Doubt, abstention_scores, calibration_scores};
 pub use gate::{SplitFacts, gate};
 pub use reliability::{BINS, Bin};
 pub use stage::{EvaluateError, Scores, evaluate};

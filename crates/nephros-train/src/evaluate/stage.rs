@@ -13,7 +13,7 @@ use nephros_core::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    doubt::{AbstentionScores, CalibrationScores, abstention_scores, calibration_scores},
+    doubt::{AbstentionScores, CalibrationScores, Doubt, abstention_scores, calibration_scores},
     gate::{SplitFacts, gate},
     interval::{Intervals, Resampler, bootstrap},
     metrics::{Metrics, Predictions},
@@ -82,7 +82,8 @@ pub struct Scores {
 impl fmt::Display for Scores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percent = |[low, high]: [f64; 2]| format!("{low:.3} to {high:.3}");
-        let Metrics { accuracy, auroc, sensitivity, specificity, .. } = self.metrics;
+        let Metrics { accuracy, auroc, sensitivity, specificity, sensitivity_at_90_specificity, .. } =
+            self.metrics;
         let patients = self.n_patients.map_or(String::new(), |patients| format!(" of {patients} patients"));
         writeln!(f, "{} on {} test images{patients} that training never saw:", self.model, self.n)?;
         let interval = &self.interval_95;
@@ -93,7 +94,10 @@ impl fmt::Display for Scores {
         }
         writeln!(f, "  sensitivity {sensitivity:.3} ({})", percent(interval.sensitivity))?;
         writeln!(f, "  specificity {specificity:.3} ({})", percent(interval.specificity))?;
-        self.write_doubt(f)?;
+        if let Some(sensitivity) = sensitivity_at_90_specificity {
+            writeln!(f, "              sensitivity {sensitivity:.3} at a specificity of 0.9")?;
+        }
+        write!(f, "{}", Doubt(&self.calibration, self.abstention.as_ref()))?;
         write!(f, "{}", controls::Text(self.gap.as_ref(), &self.controls))?;
         if let Some(warning) = &self.warning {
             write!(f, "\nwarning: {warning}")?;
@@ -103,30 +107,6 @@ impl fmt::Display for Scores {
         }
         let findings = self.gate.findings.iter();
         findings.map(|finding| &finding.text).try_for_each(|text| write!(f, "\ngate: refused: {text}"))
-    }
-}
-
-impl Scores {
-    /// Calibration and abstention, a line each.
-    fn write_doubt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let CalibrationScores { ece, brier, before, .. } = &self.calibration;
-        let (ece_before, brier_before) = (before.ece, before.brier);
-        write!(
-            f,
-            "  calibration ECE {ece:.3} (before {ece_before:.3}), Brier {brier:.3} ({brier_before:.3})"
-        )?;
-        let Some(abstention) = &self.abstention else { return Ok(()) };
-        let AbstentionScores { coverage, abstention_rate, error_rate, .. } = abstention;
-        let goal = 1.0 - error_rate;
-        write!(f, "\n  abstention  {abstention_rate:.3} of slices referred; true label in the set ")?;
-        write!(f, "{coverage:.3} (goal {goal:.3})")?;
-        if let Some(wrong) = abstention.error_rate_answered {
-            write!(f, ", {wrong:.3} of answers wrong")?;
-        }
-        match &abstention.shortage {
-            Some(shortage) => write!(f, "\n              {shortage}"),
-            None => Ok(()),
-        }
     }
 }
 
@@ -325,10 +305,9 @@ fn score(
     let classes = labels.len();
     let units: Vec<String> = members.iter().map(|(record, _)| record.unit_name()).collect();
     let resampler = Resampler::new(predictions, &units, project.params.seed);
-    let abstention = meta
-        .abstention
-        .as_ref()
-        .map(|abstention| abstention_scores(abstention, predictions, &units, &labels, &resampler));
+    let abstention = meta.abstention.as_ref().and_then(|abstention| {
+        abstention_scores(&vec![abstention; units.len()], predictions, &units, &labels, &resampler)
+    });
     let patients = split.patients(Subset::Test).len();
     let scores = Scores {
         metrics: predictions.metrics(classes),

@@ -125,11 +125,12 @@ pub(super) fn figures(report: &Report, plots: &str) -> String {
 fn rows_of_figures(report: &Report) -> Vec<Vec<String>> {
     type Value = fn(&Metrics) -> Option<f64>;
     let (scores, intervals) = (&report.scores, &report.scores.interval_95);
-    let metrics: [(&str, Value, Option<Interval>); 7] = [
+    let metrics: [(&str, Value, Option<Interval>); 8] = [
         ("Accuracy", |m| Some(m.accuracy), Some(intervals.accuracy)),
         ("AUROC", |m| m.auroc, intervals.auroc),
         ("Sensitivity", |m| Some(m.sensitivity), Some(intervals.sensitivity)),
         ("Specificity", |m| Some(m.specificity), Some(intervals.specificity)),
+        ("Sensitivity at specificity 0.9", |m| m.sensitivity_at_90_specificity, None),
         ("Precision", |m| Some(m.precision), None),
         ("F1", |m| Some(m.f1), None),
         ("Loss (nats)", |m| Some(m.loss), None),

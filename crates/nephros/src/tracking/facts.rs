@@ -119,6 +119,7 @@ pub fn scores(scores: &Scores) -> Batch {
         ("test_f1", Some(found.f1)),
         ("test_sensitivity", Some(found.sensitivity)),
         ("test_specificity", Some(found.specificity)),
+        ("test_sensitivity_at_90_specificity", found.sensitivity_at_90_specificity),
         ("test_auroc", found.auroc),
         ("test_majority_accuracy", Some(scores.majority_accuracy)),
         ("test_ece", Some(scores.calibration.ece)),
