@@ -224,9 +224,7 @@ fn plots_hold_the_points(folder: &Folder, shown: &str) {
         ("Loss", "artifacts/training/history.csv".to_owned(), 2),
         ("Accuracy", "artifacts/training/history.csv".to_owned(), 2),
     ] {
-        let spec = shown["data"][plot][0]["content"].as_str().unwrap();
-        let spec: Value = serde_json::from_str(spec).unwrap();
-        let points = spec["data"]["values"].as_array().unwrap();
+        let points = shown["data"][plot][0]["content"]["data"]["values"].as_array().unwrap();
         let text = folder.read(&file);
         let rows: Vec<&str> = text.lines().skip(1).collect();
         assert!(!rows.is_empty(), "{file}");
