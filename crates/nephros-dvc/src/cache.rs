@@ -26,13 +26,37 @@ const MANY: usize = 512;
 pub struct Cache {
     dir: PathBuf,
     links: Vec<LinkType>,
+    shared: bool,
     listed: Mutex<HashMap<(Algorithm, u8), HashSet<String>>>,
 }
 
 impl Cache {
     /// As configured; nothing is made before there is something to keep.
     pub fn new(config: &Config) -> Self {
-        Self { dir: config.cache_dir.clone(), links: config.links.clone(), listed: Mutex::default() }
+        let (dir, links, shared) = (config.cache_dir.clone(), config.links.clone(), config.shared);
+        Self { dir, links, shared, listed: Mutex::default() }
+    }
+
+    /// Makes a folder of the cache, and those around it; in a shared cache the group may write to each.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn make_folder(&self, folder: &Path) -> io::Result<()> {
+        if folder.is_dir() {
+            return Ok(());
+        }
+        if let Some(parent) = folder.parent() {
+            self.make_folder(parent)?;
+        }
+        match fs_err::create_dir(folder) {
+            // Another thread or process was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            other => other?,
+        }
+        if self.shared {
+            share(folder)?;
+        }
+        Ok(())
     }
 
     /// Folder of the run cache.
@@ -99,6 +123,7 @@ impl Cache {
                 tree.files().par_iter().try_for_each(keep)?;
                 let object = self.path(content.oid, Algorithm::Md5);
                 if !object.is_file() {
+                    self.make_folder(files::folder_of(&object))?;
                     let mut new = files::temporary(files::folder_of(&object))?;
                     new.write_all(&tree.to_bytes())?;
                     finish(new, &object)?;
@@ -114,6 +139,7 @@ impl Cache {
         if object.is_file() {
             return Ok(());
         }
+        self.make_folder(files::folder_of(&object))?;
         let mut new = files::temporary(files::folder_of(&object))?;
         if reflink(path, new.as_file()) {
             let got = crate::digest::md5_file(new.path(), Algorithm::Md5)?;
@@ -195,6 +221,17 @@ impl Cache {
         let source = failed.unwrap_or_else(|| io::Error::other("`cache.type` names no link type"));
         Err(FileError::Link { path: path.into(), source })
     }
+}
+
+/// As DVC does it: whoever is of the group may write, and what is made inside is of the same group.
+#[cfg(unix)]
+fn share(folder: &Path) -> io::Result<()> {
+    fs_err::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o2775))
+}
+
+#[cfg(not(unix))]
+fn share(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 /// Copies, and checks that the object is what its name says.

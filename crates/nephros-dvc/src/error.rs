@@ -92,6 +92,14 @@ pub enum DvcError {
         /// The out, from the repository's folder.
         path: String,
     },
+    /// An out that git keeps too.
+    #[error("the out `{path}` of stage `{stage}` is tracked by git, which DVC does not allow")]
+    TrackedOut {
+        /// The stage.
+        stage: String,
+        /// The out, from the repository's folder.
+        path: String,
+    },
     /// The user asked to stop.
     #[error("stopped")]
     Stopped,
@@ -140,6 +148,10 @@ impl DvcError {
             Self::Shell { .. } => Some("`SHELL` names the program; the folder is the stage's `wdir`".into()),
             Self::NoOut { .. } => Some("correct the path in `dvc.yaml`, or what the command writes".into()),
             Self::IgnoredOut { .. } => Some("take its pattern out of `.dvcignore`".into()),
+            Self::TrackedOut { path, .. } => Some(format!(
+                "`git rm -r --cached '{path}'` takes it out of git and leaves it on disk; or keep it there, \
+                 with `cache: false` in `dvc.yaml`"
+            )),
             Self::Io(error) if error.kind() == io::ErrorKind::StorageFull => {
                 Some("free some space, then run it again: finished stages are kept".into())
             }

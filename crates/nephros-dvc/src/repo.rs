@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    config::Config,
+    config::{Config, Outside},
     error::DvcError,
     files, git,
     graph::Graph,
@@ -30,15 +30,16 @@ pub struct Repo {
 }
 
 impl Repo {
-    /// The repository that a folder is in; without one the folder itself, until [`Repo::init`].
+    /// The repository that a folder is in; without one the folder itself, until [`Repo::init`]. `outside` is
+    /// the configuration that is not the repository's own.
     ///
     /// # Errors
     /// See [`DvcError`].
-    pub fn open(folder: &Path) -> Result<Self, DvcError> {
+    pub fn open(folder: &Path, outside: &Outside) -> Result<Self, DvcError> {
         let folder = fs_err::canonicalize(folder)?;
         let above = folder.ancestors().find(|folder| folder.join(".dvc").is_dir());
         let root = above.unwrap_or(&folder).to_owned();
-        let config = Config::load(&root.join(".dvc"))?;
+        let config = Config::load(outside, &root.join(".dvc"))?;
         let Some(folder) = RepoPath::of(&root, &folder) else {
             return Err(DvcError::File(crate::measure::FileError::Name { path: folder }));
         };

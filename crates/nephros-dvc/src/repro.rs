@@ -19,6 +19,7 @@ use crate::{
     measure::Content,
     params,
     pipeline::{Cmd, OutKind, Pipeline, Stage},
+    place::RepoPath,
     repo::Repo,
     run_cache,
     status::{Inspector, StageStatus},
@@ -122,9 +123,11 @@ pub fn repro(repo: &Repo, request: &Request, watcher: &dyn Watcher) -> Result<Su
         guard,
         finishing: &finishing,
         pending: Vec::new(),
+        tracked: Vec::new(),
         summary: Summary::default(),
     };
     run.check_reads(&steps)?;
+    run.check_git(&steps)?;
     let result = steps.iter().try_for_each(|&index| run.step(index, &graph));
     if !request.dry {
         // It is faster next time with it, and right without.
@@ -157,13 +160,15 @@ struct Run<'a> {
     finishing: &'a AtomicBool,
     /// In a dry run, the stages that would run.
     pending: Vec<usize>,
+    /// Outs of the cache that git has too.
+    tracked: Vec<RepoPath>,
     summary: Summary,
 }
 
 impl Run<'_> {
     /// What no stage leaves has to be there before the first command runs.
     fn check_reads(&self, steps: &[usize]) -> Result<(), DvcError> {
-        let made = |place: &crate::place::RepoPath| {
+        let made = |place: &RepoPath| {
             let mut outs = self.pipeline.stages.iter().flat_map(|stage| &stage.outs);
             outs.any(|out| out.place.overlaps(place))
         };
@@ -180,7 +185,27 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn no_dependency(&self, stage: &Stage, place: &crate::place::RepoPath) -> DvcError {
+    /// What git keeps cannot be DVC's: told before a stage that runs for hours leaves it.
+    fn check_git(&mut self, steps: &[usize]) -> Result<(), DvcError> {
+        if self.repo.config().no_scm {
+            return Ok(());
+        }
+        let stages = || steps.iter().map(|&index| &self.pipeline.stages[index]);
+        let outs: Vec<&RepoPath> =
+            stages().flat_map(|stage| &stage.outs).filter(|out| out.cache).map(|out| &out.place).collect();
+        let tracked = git::tracked(self.repo.root(), &outs)?;
+        let force = self.request.force;
+        for stage in stages().filter(|stage| git::tracked_out(stage, &tracked).is_some()) {
+            let status = self.inspector.stage(stage, self.lock.stage(&stage.name))?;
+            if force || status.is_changed() {
+                return git::refuse_tracked(stage, &tracked);
+            }
+        }
+        self.tracked = tracked;
+        Ok(())
+    }
+
+    fn no_dependency(&self, stage: &Stage, place: &RepoPath) -> DvcError {
         let pointer = PathBuf::from(format!("{place}.dvc"));
         let pointer = Some(pointer).filter(|pointer| self.repo.root().join(pointer).is_file());
         DvcError::NoDependency { stage: stage.name.clone(), path: place.to_string(), pointer }
@@ -208,6 +233,7 @@ impl Run<'_> {
             self.watcher.event(Event::Unchanged { stage: &stage.name });
             return Ok(());
         }
+        git::refuse_tracked(stage, &self.tracked)?;
         if self.request.dry {
             self.say(index, stage, &status);
             return Ok(());
@@ -323,7 +349,7 @@ impl Run<'_> {
                     make_executable(&path)?;
                 }
             }
-            if out.cache {
+            if out.cache && !self.repo.config().no_scm {
                 git::ignore(&path, oid.is_dir)?;
             }
         }
@@ -426,15 +452,15 @@ impl Run<'_> {
             if out.cache || remembered {
                 cache.keep(&path, content)?;
             }
-            if out.cache {
+            if out.cache && !self.repo.config().no_scm {
                 git::ignore(&path, content.oid.is_dir)?;
-                if cache.shares_files() {
-                    cache.restore(content.oid, content.algorithm, &path, cache.links())?;
-                }
+            }
+            if out.cache && cache.shares_files() {
+                cache.restore(content.oid, content.algorithm, &path, cache.links())?;
             }
         }
         if remembered {
-            run_cache::save(&cache.runs(), &recorded)?;
+            run_cache::save(cache, &recorded)?;
         }
         Ok(self.lock.record(&stage.name, recorded)?)
     }

@@ -10,6 +10,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    cache::Cache,
     files, json,
     lock::StageLock,
     pipeline::Stage,
@@ -40,14 +41,16 @@ pub fn find(runs: &Path, recorded: &StageLock) -> Option<StageLock> {
 ///
 /// # Errors
 /// It cannot be written.
-pub fn save(runs: &Path, recorded: &StageLock) -> io::Result<()> {
+pub fn save(cache: &Cache, recorded: &StageLock) -> io::Result<()> {
     let (Some(key), Some(value)) = (key(recorded), digest(&without_sizes(&recorded.to_value()))) else {
         return Ok(());
     };
-    let path = folder(runs, &key).join(value);
+    let folder = folder(&cache.runs(), &key);
+    let path = folder.join(value);
     if path.is_file() {
         return Ok(());
     }
+    cache.make_folder(&folder)?;
     files::write_atomic(&path, yaml::dump(&recorded.to_value()).as_bytes())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Needs the environment of `scripts/setup-interop`; without it the tests say what they leave out and pass.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
 #![cfg(unix)]
 
 mod common;
@@ -10,10 +10,12 @@ mod common;
 use std::fmt::Write as _;
 
 use common::{Dvc, Folder};
+use nephros_dvc::config::Outside;
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
+use serde_json::{Value, json};
 
 const UP_TO_DATE: &str = "Data and pipelines are up to date.\n";
 
@@ -113,7 +115,12 @@ fn its_other_commands_read_what_we_wrote() {
     let params = dvc.run(&folder, &["params", "diff"]);
     assert!(params.contains("RATE") && params.contains("0.001") && params.contains("0.01"), "{params}");
     let plots = dvc.run(&folder, &["plots", "show", "--json"]);
-    assert!(plots.contains("plot.csv") && plots.contains("\"e\""), "{plots}");
+    let points = plotted(&plots, "plot.csv");
+    assert_eq!(points.len(), 1, "{plots}");
+    assert_eq!((&points[0]["e"], &points[0]["a"]), (&json!("1"), &json!("2")), "{plots}");
+    dvc.run(&folder, &["plots", "show", "--out", "plots"]);
+    let page = folder.read("plots/index.html");
+    assert!(page.contains(r#""e": "1""#) && page.contains(r#""a": "2""#), "{page}");
     folder.write("params.yaml", PARAMS);
     let remote = tempfile::tempdir().unwrap();
     dvc.run(&folder, &["remote", "add", "-d", "here", remote.path().to_str().unwrap()]);
@@ -127,6 +134,96 @@ fn its_other_commands_read_what_we_wrote() {
     assert_eq!(folder.changed(), ["data", "train"]);
     dvc.run(&folder, &["pull"]);
     assert_eq!(folder.changed(), [""; 0]);
+    all_skipped(&mut dvc, &folder);
+}
+
+/// The points that `dvc plots show --json` draws for a plot.
+fn plotted(text: &str, plot: &str) -> Vec<Value> {
+    let shown: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let plots = shown.get("data").unwrap_or(&shown)[plot].as_array().cloned().unwrap_or_default();
+    let spec = plots.first().map(|plot| plot["content"].clone()).unwrap_or_default();
+    let spec = spec.as_str().map_or(spec.clone(), |text| serde_json::from_str(text).unwrap());
+    spec["data"]["values"].as_array().cloned().unwrap_or_default()
+}
+
+#[test]
+fn an_out_that_git_tracks_is_refused_by_both() {
+    let Some(mut dvc) = Dvc::start("outs that git tracks") else { return };
+    let pipeline = "\
+stages:
+  first: {cmd: touch ran; cp in a, deps: [in], outs: [a]}
+  second:
+    cmd: mkdir -p 'd [1]' && cp a 'd [1]/x'
+    deps: [a]
+    outs: ['d [1]']
+";
+    let folder = Folder::new(pipeline, &[("in", "1")]);
+    folder.git();
+    folder.write("d [1]/x", "by hand");
+    folder.commit();
+    for dry in [true, false] {
+        let error = folder.repro_with(None, false, dry).unwrap_err();
+        let text = "the out `d [1]` of stage `second` is tracked by git, which DVC does not allow";
+        assert_eq!(error.to_string(), text);
+        assert!(
+            error.hint().unwrap().starts_with("`git rm -r --cached 'd [1]'` takes it out of git"),
+            "{error}"
+        );
+    }
+    assert!(!folder.exists("ran"), "it is told before anything runs");
+    assert_eq!(folder.read("d [1]/x"), "by hand");
+    let answer = dvc.try_run(&folder, &["repro"]);
+    assert!(answer.code != 0 && answer.stderr.contains("already tracked by SCM"), "{answer:?}");
+    // What the hint says.
+    folder.run_git(&["rm", "-q", "-r", "--cached", "d [1]"]);
+    folder.repro();
+    all_skipped(&mut dvc, &folder);
+    // What is tracked and needs no run is left alone, as DVC leaves it.
+    folder.run_git(&["add", "-f", "a"]);
+    assert_eq!(folder.repro(), ["unchanged first", "unchanged second"]);
+    all_skipped(&mut dvc, &folder);
+    let error = folder.repro_with(None, true, false).unwrap_err();
+    assert!(error.to_string().contains("`a` of stage `first` is tracked by git"), "{error}");
+    // The other thing that the hint says: metrics belong to git.
+    folder.write("dvc.yaml", pipeline.replace("outs: [a]", "outs: [a: {cache: false}]"));
+    folder.repro();
+    all_skipped(&mut dvc, &folder);
+}
+
+#[test]
+fn configurations_of_machine_user_and_repository_are_read_in_dvcs_order() {
+    let Some(mut dvc) = Dvc::start("configurations") else { return };
+    let folder = ours();
+    dvc.run(&folder, &["init", "--no-scm", "-q"]);
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    let outside = dvc.outside();
+    let repro = || {
+        let repo = nephros_dvc::Repo::open(&folder.path(""), &outside).unwrap();
+        let (shell, notes) = (common::shell(), common::Notes::default());
+        let request = nephros_dvc::Request { target: None, force: true, dry: false, shell: &shell };
+        nephros_dvc::repro(&repo, &request, &notes).unwrap();
+    };
+    // Each level has the word until the next one says something.
+    for (level, name) in
+        [("--system", "machine"), ("--global", "user"), ("--project", "repo"), ("--local", "own")]
+    {
+        dvc.run(&folder, &["config", level, "cache.dir", &at(name)]);
+        repro();
+        assert!(place.path().join(name).join("files/md5").is_dir(), "{level}");
+        all_skipped(&mut dvc, &folder);
+    }
+    assert!(!folder.exists(".dvc/cache"));
+    dvc.run(&folder, &["config", "--global", "cache.type", "symlink"]);
+    dvc.run(&folder, &["config", "--global", "cache.shared", "group"]);
+    dvc.run(&folder, &["config", "--local", "cache.dir", &at("shared")]);
+    repro();
+    let mode = |path: &str| {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs_err::metadata(place.path().join(path)).unwrap().permissions().mode() & 0o7777
+    };
+    assert!(fs_err::symlink_metadata(folder.path("model")).unwrap().is_symlink());
+    assert_eq!((mode("shared"), mode("shared/files/md5"), mode("shared/runs")), (0o2775, 0o2775, 0o2775));
     all_skipped(&mut dvc, &folder);
 }
 
@@ -199,7 +296,7 @@ fn below_a_folder_with_git() {
     for (path, text) in [("source.txt", "text\n"), ("params.yaml", PARAMS), ("other.yaml", OTHER)] {
         outer.write(&format!("below/{path}"), text);
     }
-    let repo = nephros_dvc::Repo::open(&outer.path("below")).unwrap();
+    let repo = nephros_dvc::Repo::open(&outer.path("below"), &Outside::default()).unwrap();
     let (shell, notes) = (common::shell(), common::Notes::default());
     let request = nephros_dvc::Request { target: None, force: false, dry: false, shell: &shell };
     nephros_dvc::repro(&repo, &request, &notes).unwrap();

@@ -1,8 +1,14 @@
-//! Names of models: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `models:/NAME/STAGE`, `runs:/RUN/PATH`.
+//! Names of models: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `models:/NAME/STAGE`, `runs:/RUN/PATH`; and
+//! what is in the folder of one.
 
 use std::path::{Path, PathBuf};
 
+use serde_json::{Map, Value, json};
+
 use crate::registry::{self, Registry, RegistryError, Source};
+
+/// The tag of a run in which MLflow 2 keeps what is known of the run's models.
+pub(crate) const HISTORY_TAG: &str = "mlflow.log-model.history";
 
 /// What of a model folder nephros loads, in order: its own bundle, or a Keras file.
 pub(crate) const BUNDLE: &str = "bundle";
@@ -95,6 +101,28 @@ impl ModelUri {
             Self::Run { run, path } => Source::Run { run: run.clone(), path: path.clone() },
         })
     }
+}
+
+/// A model as it stands in [`HISTORY_TAG`], from its file `MLmodel`: which flavors it has, and since when.
+pub(crate) fn described(mlmodel: &str, run: &str, path: &str) -> Value {
+    let field = |name: &str| {
+        let mut lines = mlmodel.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        lines.next().map_or("", |value| value.trim().trim_matches(['"', '\''])).to_owned()
+    };
+    let below = mlmodel.lines().skip_while(|line| line.trim_end() != "flavors:").skip(1);
+    let flavors: Map<String, Value> = below
+        .take_while(|line| line.starts_with(' '))
+        .filter_map(|line| line.strip_prefix("  ")?.strip_suffix(':'))
+        .filter(|name| !name.starts_with(' '))
+        .map(|name| (name.to_owned(), json!({})))
+        .collect();
+    json!({
+        "run_id": run,
+        "artifact_path": path,
+        "utc_time_created": field("utc_time_created"),
+        "model_uuid": field("model_uuid"),
+        "flavors": flavors,
+    })
 }
 
 /// What can be loaded of a model folder on this machine.

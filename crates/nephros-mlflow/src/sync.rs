@@ -11,9 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
+
 use crate::{
     event::Event,
-    run::{NewRun, RunRecord},
+    models,
+    run::{Batch, Entry, NewRun, RunRecord},
     server::{RemoteModel, RemoteRun, Server, ServerError},
     store::{Copy, Store, StoreError, artifact_path},
 };
@@ -174,10 +177,28 @@ impl Feeding<'_> {
         for path in crate::store::files_below(&folder).map_err(StoreError::from)? {
             self.upload(&location, &path, folder.join(artifact_path(&path)?))?;
         }
-        if let Some(copy) = &copy {
-            self.server.finish_model(&self.remote.id, &copy.id)?;
+        match &copy {
+            Some(copy) => self.server.finish_model(&self.remote.id, &copy.id)?,
+            None => self.note_models()?,
         }
         Ok(())
+    }
+
+    /// Tells MLflow 2 that folders of the run are models, as its own client does: its pages show no others.
+    fn note_models(&self) -> Result<(), SyncError> {
+        let mut models: Vec<(String, PathBuf)> = Vec::new();
+        for (name, folder) in self.store.models_of(&self.record.info.id)? {
+            // One of the same name took its place.
+            models.retain(|(before, _)| *before != name);
+            models.push((name, folder));
+        }
+        let described = models.iter().filter_map(|(name, folder)| {
+            let mlmodel = fs_err::read_to_string(folder.join("MLmodel")).ok()?;
+            Some(models::described(&mlmodel, &self.remote.id, name))
+        });
+        let value = Value::Array(described.collect()).to_string();
+        let tags = vec![Entry::new(models::HISTORY_TAG, &value)];
+        Ok(self.server.log_batch(&self.remote.id, &Batch { tags, ..Batch::default() })?)
     }
 
     fn send_version(&self, name: &str, model: &str, version: u32) -> Result<(), SyncError> {

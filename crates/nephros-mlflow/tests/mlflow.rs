@@ -8,44 +8,28 @@
 mod common;
 
 use std::{
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
+    process::Command,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use common::{
-    Project, log_model, metric,
-    scripted::{Reply, Scripted},
+    DAGSHUB, Project, full_run, metric,
+    real::{Mlflow, python, root},
+    scripted::{Reply, Scripted, forward},
 };
 use nephros_mlflow::{
     models::ModelUri,
     registry::{self, Registry as _},
-    run::{Batch, DatasetInput, Entry, RunStatus},
+    run::{Batch, Entry, RunStatus},
     server::{Patience, Server, ServerError},
     settings::{Address, Login},
     store::Store,
     sync::{self, SyncError},
 };
 use serde_json::{Value, json};
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-/// The Python of an environment, if it is there.
-fn python(environment: &str) -> Option<PathBuf> {
-    let python = root().join("target/interop").join(environment).join("bin/python");
-    if python.exists() {
-        return Some(python);
-    }
-    let missing = format!("left out: MLflow in {environment} (run scripts/setup-interop)");
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{missing}");
-    println!("{missing}");
-    None
-}
 
 /// Runs `scripts/interop/mlflow_client.py`; gives whether it succeeded and what it printed.
 fn client(python: &Path, folder: &Path, arguments: &[&str]) -> (bool, String, String) {
@@ -59,28 +43,6 @@ fn dump(python: &Path, folder: &Path, uri: &str) -> Value {
     let (done, text, errors) = client(python, folder, &["dump", uri]);
     assert!(done, "{text}{errors}");
     serde_json::from_str(text.lines().last().unwrap()).unwrap()
-}
-
-/// A store with a run that has everything; gives the id of the run and of its model.
-fn full_run(project: &Project) -> (Store, String, String) {
-    let (store, run) = project.run();
-    let metrics = vec![metric("loss", 2.0, 1), metric("loss", 1.0, 2), metric("broken", f64::NAN, 1)];
-    let params = vec![Entry::new("IMAGE_SIZE", "[224, 224, 3]"), Entry::new("WEIGHTS", "imagenet")];
-    store.log(&run, Batch { metrics, params, tags: vec![Entry::new("note", "Größe")] }).unwrap();
-    let dataset = DatasetInput {
-        name: "kidney-ct-scan-image".into(),
-        digest: "0123456789abcdef".into(),
-        source_type: "http".into(),
-        source: json!({ "url": "https://example.org/data.zip" }).to_string(),
-        profile: json!({ "images": 465 }).to_string(),
-        context: "training".into(),
-    };
-    store.log_inputs(&run, vec![dataset]).unwrap();
-    store.log_artifact(&run, &project.file("roc.svg", "<svg/>"), "plots/roc curve.svg").unwrap();
-    let model = log_model(&store, &run);
-    store.register("VGG16Model", &model, &[Entry::new("nephros.gate", "passed")], "jane", false).unwrap();
-    store.set_status(&run, RunStatus::Finished).unwrap();
-    (store, run, model)
 }
 
 /// What every client has to see of [`full_run`], wherever it is.
@@ -166,81 +128,6 @@ fn mlflow_2_refuses_the_file_and_leaves_it_as_it_is() {
     assert_eq!(fs_err::read(project.path("mlflow.db")).unwrap(), before);
 }
 
-/// A server of MLflow; killed at the end.
-struct Mlflow {
-    process: Child,
-    port: u16,
-    arguments: Vec<String>,
-    python: PathBuf,
-    folder: PathBuf,
-}
-
-impl Mlflow {
-    fn start(python: &Path, folder: &Path, arguments: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut server = Self {
-            process: Command::new("true").spawn().unwrap(),
-            port,
-            arguments: arguments.iter().map(|text| (*text).to_owned()).collect(),
-            python: python.to_owned(),
-            folder: folder.to_owned(),
-        };
-        server.restart();
-        server
-    }
-
-    fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
-    fn restart(&mut self) {
-        fs_err::create_dir_all(&self.folder).unwrap();
-        let log = fs_err::File::create(self.folder.join("server.log")).unwrap();
-        let log = log.into_parts().0;
-        let mut command = Command::new(self.python.with_file_name("mlflow"));
-        command
-            .args(["server", "--workers", "1", "--backend-store-uri", "sqlite:///server.db"])
-            .args(["--port", &self.port.to_string()])
-            .args(&self.arguments)
-            .current_dir(&self.folder)
-            .env("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-            .stdout(log.try_clone().unwrap())
-            .stderr(Stdio::from(log));
-        // The server starts others: all of them are ended together.
-        #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        self.process = command.spawn().unwrap();
-        let begun = Instant::now();
-        let ready = |url: &str| {
-            let probe = Patience { attempts: 1, ..Patience::default() };
-            Server::new(&Address { url: url.to_owned(), login: Login::None }, probe)
-                .experiment("Default")
-                .is_ok()
-        };
-        while !ready(&self.url()) {
-            let log = || fs_err::read_to_string(self.folder.join("server.log")).unwrap();
-            assert!(self.process.try_wait().unwrap().is_none(), "the server ended: {}", log());
-            assert!(begun.elapsed() < Duration::from_mins(4), "the server does not answer: {}", log());
-            thread::sleep(Duration::from_millis(300));
-        }
-    }
-
-    fn stop(&mut self) {
-        let group = format!("-{}", self.process.id());
-        let killed = Command::new("kill").args(["-KILL", "--", &group]).status();
-        assert!(killed.unwrap().success() || self.process.try_wait().unwrap().is_some());
-        self.process.wait().unwrap();
-    }
-}
-
-impl Drop for Mlflow {
-    fn drop(&mut self) {
-        if self.process.try_wait().is_ok_and(|ended| ended.is_none()) {
-            self.stop();
-        }
-    }
-}
-
 fn server(url: &str) -> Server {
     // Half of the proxy's answers are failures, and a request may meet several of them in a row.
     let patience = Patience { attempts: 6, wait: Duration::from_millis(20), silence: Duration::from_mins(1) };
@@ -292,6 +179,16 @@ fn assert_models(seen: &Value, copy: &Value, models_of_their_own: bool) {
     } else {
         assert!(copy["artifacts"].as_array().unwrap().contains(&json!("model/MLmodel")));
         assert!(version["source"].as_str().unwrap().ends_with("/artifacts/model"), "{version}");
+        // What the pages of MLflow 2 know of the models of a run.
+        let history = copy["tags"]["mlflow.log-model.history"].as_str().unwrap();
+        let expected = json!([{
+            "run_id": copy["id"],
+            "artifact_path": "model",
+            "utc_time_created": "2026-11-23 06:07:20.481427",
+            "model_uuid": "abc",
+            "flavors": { "onnx": {}, "python_function": {} },
+        }]);
+        assert_eq!(serde_json::from_str::<Value>(history).unwrap(), expected);
     }
 }
 
@@ -342,9 +239,6 @@ fn later_run(store: &Store) -> String {
     run
 }
 
-/// Where DagsHub has the MLflow of a repository.
-const DAGSHUB: &str = "/jane/kidney-ct.mlflow";
-
 /// The real server below a path, behind a proxy that answers every third request with 500 itself, and every fourth only
 /// after the server has taken it.
 fn survives_every_third_failure(store: &Store, run: &str, python: &Path, folder: &Path, url: &str) {
@@ -354,25 +248,12 @@ fn survives_every_third_failure(store: &Store, run: &str, python: &Path, folder:
         if number % 3 == 2 {
             return Some(Reply::text(500, "Internal Server Error"));
         }
-        let reply = forward(&behind, request);
+        let reply = forward(&behind, DAGSHUB, request);
         (number % 4 != 3).then_some(reply)
     });
     sync::feed(store, &server(&format!("{}{DAGSHUB}", proxy.url)), run).unwrap();
     let seen = dump(python, folder, url);
     assert_eq!(copy_of(&seen, run)["history"]["loss"].as_array().unwrap().len(), 10);
-}
-
-fn forward(url: &str, request: &common::scripted::Request) -> Reply {
-    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-    let target = format!("{url}{}", request.target.strip_prefix(DAGSHUB).unwrap());
-    let response = if request.method == "GET" {
-        agent.get(&target).call()
-    } else {
-        agent.post(&target).header("content-type", "application/json").send(&request.body)
-    };
-    let mut response = response.unwrap();
-    let status = response.status().as_u16();
-    Reply(status, "application/json", response.body_mut().read_to_string().unwrap())
 }
 
 fn survives_a_server_that_goes_down(store: &Store, run: &str, mlflow: &mut Mlflow) {

@@ -227,9 +227,12 @@ fn a_feeder_neither_slows_nor_ends_the_work() {
     assert!(heard.try_recv().is_err(), "told once");
     let scripted = Scripted::start(|request| Some(one_run(request, "mlflow-artifacts:/4/remote/artifacts")));
     let alive = server(&scripted.url, Login::None);
-    let feeder = Feeder::start(&store, alive, &run, |error| unreachable!("{error}")).unwrap();
+    let (told, heard) = std::sync::mpsc::channel();
+    let trouble = move |error: &SyncError| told.send(error.to_string()).unwrap();
+    let feeder = Feeder::start(&store, alive, &run, trouble).unwrap();
     let fed = feeder.finish(Duration::from_secs(20), || false).unwrap();
     assert_eq!((fed.sent, fed.remote.as_deref()), (51, Some("remote")));
+    assert_eq!(heard.try_iter().collect::<Vec<_>>(), [""; 0], "a server that works gives no trouble");
 }
 
 #[test]

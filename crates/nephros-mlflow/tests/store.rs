@@ -78,6 +78,34 @@ fn a_file_of_another_version_is_left_alone() {
 }
 
 #[test]
+fn a_write_that_a_crash_cut_off_is_undone_by_whoever_reads_next() {
+    let project = Project::new();
+    let (store, run) = project.run();
+    drop(store);
+    let database = rusqlite::Connection::open(project.path("mlflow.db")).unwrap();
+    database.pragma_update(None, "cache_size", 1).unwrap();
+    // More than the cache holds: half of it is in the file, and what was there before in the journal.
+    database.execute_batch("BEGIN").unwrap();
+    for number in 0..200 {
+        let row = rusqlite::params![format!("tag{number}"), "x".repeat(4000), run];
+        database.execute("INSERT INTO tags (key, value, run_uuid) VALUES (?1, ?2, ?3)", row).unwrap();
+    }
+    database.execute("UPDATE runs SET name = 'half'", []).unwrap();
+    let crashed = Project::new();
+    for name in ["mlflow.db", "mlflow.db-journal"] {
+        fs_err::copy(project.path(name), crashed.path(name)).unwrap();
+    }
+    let file = crashed.path("mlflow.db");
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let refused = rusqlite::Connection::open_with_flags(&file, flags).unwrap();
+    let refused = refused.query_row("SELECT count(*) FROM runs", [], |row| row.get::<_, i64>(0)).unwrap_err();
+    assert!(refused.to_string().contains("readonly"), "there is nothing to undo: {refused}");
+    let store = Store::open_existing(&file, &crashed.path("mlruns")).unwrap().unwrap();
+    let record = store.run(&run).unwrap();
+    assert_eq!((record.info.name.as_str(), record.tag("tag0")), ("train", None));
+}
+
+#[test]
 fn other_files_are_refused_with_what_to_do() {
     let project = Project::new();
     let path = project.file("mlflow.db", "run,loss\n1,0.5\n".repeat(300));

@@ -6,13 +6,14 @@ use nephros_train::audit::audit;
 use crate::{
     cli::{AuditArgs, Global},
     errors::Status,
-    output,
+    model, output,
     progress::Display,
 };
 
 /// Runs the command.
 pub fn run(args: &AuditArgs, global: &Global) -> anyhow::Result<Status> {
-    let model = args.model.as_deref().map(|path| Predictor::load(path, None)).transpose()?;
+    let path = args.model.as_deref().map(|named| model::find(Some(named), global)).transpose()?;
+    let model = path.map(|path| Predictor::load(&path, None)).transpose()?;
     if let Some(assumption) = model.as_ref().and_then(Predictor::assumption) {
         output::note(&format!("note: {assumption}"));
     }

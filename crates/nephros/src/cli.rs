@@ -365,8 +365,8 @@ pub struct AuditArgs {
     /// CSV of groups to write
     #[arg(long, value_name = "FILE", default_value = "artifacts/audit/groups.csv")]
     pub out: PathBuf,
-    /// Model bundle (a folder) or Keras model (.h5) whose features are further evidence
-    #[arg(long, value_name = "BUNDLE|FILE.h5")]
+    /// Model bundle (a folder), Keras model (.h5) or registered model whose features are further evidence
+    #[arg(long, value_name = "BUNDLE|FILE.h5|models:/…")]
     pub model: Option<PathBuf>,
     /// Print one JSON line
     #[arg(long)]

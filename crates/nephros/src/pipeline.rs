@@ -7,8 +7,8 @@ use std::{
 };
 
 use nephros_dvc::{
-    Change, Event, Repo, Request, Shell, StageStatus, Summary, Watcher, pipeline::PIPELINE_FILE, repro,
-    status,
+    Change, DvcError, Event, Repo, Request, Shell, StageStatus, Summary, Watcher, config::Outside,
+    pipeline::PIPELINE_FILE, repro, status,
 };
 use nephros_train::progress::Cancelled;
 
@@ -22,9 +22,14 @@ use crate::{
 /// Options of a `repro` that its stages, `nephros` again, take over; their command lines are fixed.
 const HANDED_DOWN: &str = "NEPHROS_HANDED_DOWN";
 
+/// The repository of the current folder, with the user's own configuration.
+fn open() -> Result<Repo, DvcError> {
+    Repo::open(Path::new("."), &Outside::of_user(|name| env::var_os(name)))
+}
+
 /// Runs `repro`.
 pub fn reproduce(args: &ReproArgs, global: &Global) -> anyhow::Result<Status> {
-    let repo = Repo::open(Path::new("."))?;
+    let repo = open()?;
     let shell = shell(global)?;
     let request = Request { target: args.stage.as_deref(), force: args.force, dry: args.dry, shell: &shell };
     let summary = repro(&repo, &request, &Teller::new(global)).map_err(stopped_as_others)?;
@@ -45,7 +50,7 @@ pub fn run(global: &Global) -> anyhow::Result<Status> {
 
 /// Runs `status`.
 pub fn show_status(global: &Global) -> anyhow::Result<Status> {
-    let repo = Repo::open(Path::new("."))?;
+    let repo = open()?;
     let statuses = status(&repo, &interrupt::requested).map_err(stopped_as_others)?;
     let changed: Vec<_> = statuses.iter().filter(|status| status.is_changed()).collect();
     if global.quiet {
@@ -62,7 +67,7 @@ pub fn show_status(global: &Global) -> anyhow::Result<Status> {
 
 /// Runs `dag`.
 pub fn dag(args: &DagArgs) -> anyhow::Result<Status> {
-    let (_, graph) = Repo::open(Path::new("."))?.pipeline()?;
+    let (_, graph) = open()?.pipeline()?;
     let text = match (args.mermaid, args.dot) {
         (true, _) => graph.to_mermaid(),
         (_, true) => graph.to_dot(),
@@ -100,9 +105,9 @@ fn shell(global: &Global) -> anyhow::Result<Shell> {
 }
 
 /// A stop looks the same whatever was stopped.
-fn stopped_as_others(error: nephros_dvc::DvcError) -> anyhow::Error {
+fn stopped_as_others(error: DvcError) -> anyhow::Error {
     match error {
-        nephros_dvc::DvcError::Stopped => Cancelled.into(),
+        DvcError::Stopped => Cancelled.into(),
         error => error.into(),
     }
 }

@@ -14,6 +14,7 @@ use std::{
 };
 
 use common::{Folder, Run, signal};
+use serde_json::{Value, json};
 
 fn with_pipeline(pipeline: &str) -> Folder {
     let folder = Folder::new();
@@ -131,7 +132,7 @@ fn project() -> Folder {
     let drawn =
         ["phantom", "--patients", "20", "--slices", "2", "--seed", "3", "--size", "64", "--out", "cohort"];
     succeeds(&folder.run(&drawn));
-    set(&folder, "config/config.yaml", "  source_URL", "cohort");
+    folder.set("config/config.yaml", "  source_URL", "cohort");
     for (key, value) in [
         ("IMAGE_SIZE", "[64, 64, 3]"),
         ("WEIGHTS", "none"),
@@ -140,17 +141,9 @@ fn project() -> Folder {
         ("EPOCHS", "2"),
         ("BATCH_SIZE", "8"),
     ] {
-        set(&folder, "params.yaml", key, value);
+        folder.set("params.yaml", key, value);
     }
     folder
-}
-
-/// Gives a key of a file another value.
-fn set(folder: &Folder, path: &str, key: &str, value: &str) {
-    let text = folder.read(path);
-    let start = format!("{key}:");
-    let line = text.lines().find(|line| line.starts_with(&start)).unwrap();
-    folder.write(path, text.replacen(line, &format!("{key}: {value}"), 1));
 }
 
 #[test]
@@ -166,7 +159,7 @@ fn run_leaves_out_what_has_nothing_new_to_read() {
     let scores = folder.read("scores.json");
     agrees_with_dvc(&folder);
 
-    set(&folder, "params.yaml", "EPOCHS", "1");
+    folder.set("params.yaml", "EPOCHS", "1");
     let second = folder.run(&["run"]);
     succeeds(&second);
     for line in [
@@ -178,7 +171,7 @@ fn run_leaves_out_what_has_nothing_new_to_read() {
         assert!(second.stderr.contains(line), "{}", second.stderr);
     }
     assert_ne!(folder.read("scores.json"), scores);
-    set(&folder, "params.yaml", "EPOCHS", "2");
+    folder.set("params.yaml", "EPOCHS", "2");
     let third = folder.run(&["run"]);
     assert!(third.stderr.contains("0 stages run, 2 restored, 2 unchanged"), "{}", third.stderr);
     assert_eq!(folder.read("scores.json"), scores);
@@ -209,12 +202,47 @@ fn agrees_with_dvc(folder: &Folder) {
     let repro = run(&["repro"]);
     assert_eq!(repro.matches("didn't change, skipping").count(), 4, "{repro}");
     assert!(run(&["metrics", "show"]).contains("scores.json"));
+    plots_hold_the_points(folder, &run(&["plots", "show", "--json"]));
+    run(&["plots", "show"]);
+    let page = folder.read("dvc_plots/index.html");
+    let points = folder.read("artifacts/evaluation/plots/roc.csv").lines().count() - 1;
+    // The page holds its data: twice the points, those of the ROC curve and of the precision-recall curve.
+    assert!(page.matches("\"false_positive_rate\": \"").count() >= points, "{page}");
+}
+
+/// `dvc plots show` draws every row of our CSV files.
+fn plots_hold_the_points(folder: &Folder, shown: &str) {
+    let shown: Value = serde_json::from_str(shown).unwrap();
+    assert_eq!(shown.get("errors"), None, "{shown}");
+    let evaluation = "artifacts/evaluation";
+    for (plot, file, series) in [
+        ("ROC curve", format!("{evaluation}/plots/roc.csv"), 1),
+        ("Precision-recall curve", format!("{evaluation}/plots/pr.csv"), 1),
+        ("Reliability", format!("{evaluation}/plots/reliability.csv"), 1),
+        ("Abstention", format!("{evaluation}/plots/abstention.csv"), 1),
+        ("Confusion matrix", format!("{evaluation}/predictions.csv"), 1),
+        ("Loss", "artifacts/training/history.csv".to_owned(), 2),
+        ("Accuracy", "artifacts/training/history.csv".to_owned(), 2),
+    ] {
+        let points = shown["data"][plot][0]["content"]["data"]["values"].as_array().unwrap();
+        let text = folder.read(&file);
+        let rows: Vec<&str> = text.lines().skip(1).collect();
+        assert!(!rows.is_empty(), "{file}");
+        assert_eq!(points.len(), series * rows.len(), "{plot}");
+        let heads: Vec<&str> = text.lines().next().unwrap().split(',').collect();
+        let last: Vec<&str> = rows[rows.len() - 1].split(',').collect();
+        for (head, value) in heads.into_iter().zip(last) {
+            assert_eq!(points[points.len() - 1][head], value, "{plot}: {head}");
+        }
+    }
+    let picture = &shown["data"]["artifacts/evaluation/plots/roc.svg"][0];
+    assert_eq!(picture["type"], "image", "{picture}");
 }
 
 #[test]
 fn a_training_that_was_stopped_goes_on_in_the_next_run() {
     let folder = project();
-    set(&folder, "params.yaml", "EPOCHS", "6");
+    folder.set("params.yaml", "EPOCHS", "6");
     let mut child = folder.command(&["repro", "training"]).stdout(Stdio::null()).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut seen = String::new();
@@ -231,4 +259,86 @@ fn a_training_that_was_stopped_goes_on_in_the_next_run() {
         "{}",
         resumed.stderr
     );
+}
+
+/// Digest of the weights that a training left.
+fn weights(folder: &Folder) -> Value {
+    let bundle: Value = serde_json::from_str(&folder.read("artifacts/training/bundle/bundle.json")).unwrap();
+    bundle["weights_sha256"].clone()
+}
+
+/// Kills, as a lack of memory does, the processes in a folder that run `train`, or all of them.
+#[cfg(target_os = "linux")]
+fn kill_below(folder: &Folder, all: bool) -> usize {
+    let root = folder.root().canonicalize().unwrap();
+    let mut killed = 0;
+    for entry in fs_err::read_dir("/proc").unwrap() {
+        let process = entry.unwrap().path();
+        let there = fs_err::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == root);
+        let cmdline = fs_err::read(process.join("cmdline")).unwrap_or_default();
+        let trains = cmdline.split(|byte| *byte == 0).any(|word| word == b"train");
+        if there && (all || trains) {
+            let pid = process.file_name().unwrap();
+            killed += usize::from(Command::new("kill").arg("-KILL").arg(pid).status().unwrap().success());
+        }
+    }
+    killed
+}
+
+/// The stage's process is killed, then the whole tree of processes: each time the next `repro` goes on from
+/// the checkpoint, and in the end all is as if nothing had happened.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_killed_training_goes_on_in_the_next_repro() {
+    let folder = project();
+    folder.set("params.yaml", "EPOCHS", "6");
+    for (epoch, all) in [(2, false), (4, true)] {
+        let mut child = folder.command(&["repro"]).stdout(Stdio::null()).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut seen = String::new();
+        while !seen.contains(&format!("epoch {epoch}/6")) {
+            assert!(stderr.read_line(&mut seen).unwrap() > 0, "it ended early: {seen}");
+        }
+        assert!(kill_below(&folder, all) > usize::from(all), "{seen}");
+        stderr.read_to_string(&mut seen).unwrap();
+        let status = child.wait().unwrap();
+        if all {
+            assert_eq!(status.code(), None, "{seen}");
+            assert!(!seen.contains("epoch 1/6"), "it began anew: {seen}");
+        } else {
+            assert_eq!(status.code(), Some(1), "{seen}");
+            assert!(seen.contains("error: stage `training` failed: `nephros train` ended with"), "{seen}");
+        }
+        let lock = folder.read("dvc.lock");
+        assert!(lock.contains("prepare_base_model:") && !lock.contains("training:"), "{lock}");
+        assert!(!folder.path("artifacts/training/bundle").exists(), "no model is whole yet");
+        assert_eq!(folder.only_run()["status"], "RUNNING");
+    }
+    let last = folder.run(&["repro"]);
+    succeeds(&last);
+    assert!(!last.stderr.contains("epoch 3/6") && last.stderr.contains("epoch 6/6"), "{}", last.stderr);
+    assert!(last.stderr.contains("2 stages run, 0 restored, 2 unchanged"), "{}", last.stderr);
+    let run = folder.only_run();
+    assert_eq!(run["status"], "FINISHED");
+    for metric in ["train_loss", "validation_loss", "learning_rate"] {
+        let points = run["history"][metric].as_array().unwrap();
+        let steps: Vec<&Value> = points.iter().map(|point| &point["step"]).collect();
+        assert_eq!(json!(steps), json!([1, 2, 3, 4, 5, 6]), "{metric}");
+    }
+    assert!(run["metrics"]["test_accuracy"].is_number(), "the evaluation is in the same run");
+    assert_eq!(folder.run(&["status"]).stdout, "Data and pipelines are up to date.\n");
+    agrees_with_dvc(&folder);
+    let (killed, lock) = (weights(&folder), folder.read("dvc.lock"));
+    let undisturbed = folder.run(&["repro", "training", "--force"]);
+    succeeds(&undisturbed);
+    assert!(undisturbed.stderr.contains("epoch 1/6"), "{}", undisturbed.stderr);
+    assert_eq!(weights(&folder), killed);
+    let of = |lock: &str, path: &str| {
+        let after = lock.split(&format!("path: {path}\n")).nth(1).unwrap();
+        after.lines().nth(1).unwrap().to_owned()
+    };
+    for path in ["artifacts/training/model.h5", "artifacts/training/bundle/weights.safetensors"] {
+        assert_eq!(of(&folder.read("dvc.lock"), path), of(&lock, path), "{path}");
+    }
+    assert_eq!(folder.lines(&["runs", "list", "--json"]).len(), 2, "a training anew is a run of its own");
 }

@@ -28,24 +28,11 @@ fn done(run: Run) -> Run {
     run
 }
 
-/// The JSON objects that a command prints, a line each.
-fn lines(folder: &Folder, arguments: &[&str]) -> Vec<Value> {
-    let run = done(folder.run(arguments));
-    run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn only_run(folder: &Folder) -> Value {
-    let runs = lines(folder, &["runs", "list", "--json"]);
-    assert_eq!(runs.len(), 1, "{runs:?}");
-    let id = runs[0]["id"].as_str().unwrap().to_owned();
-    lines(folder, &["runs", "show", &id[..6], "--json"]).remove(0)
-}
-
 #[test]
 fn training_and_evaluation_are_one_run_and_its_model_goes_the_way_of_the_gate() {
     let folder = project(3);
     done(folder.run(&["train"]));
-    let trained = only_run(&folder);
+    let trained = folder.only_run();
     assert_eq!(
         (&trained["status"], &trained["params"]["IMAGE_SIZE"]),
         (&json!("FINISHED"), &json!("[64, 64, 3]"))
@@ -59,7 +46,7 @@ fn training_and_evaluation_are_one_run_and_its_model_goes_the_way_of_the_gate() 
     assert_eq!(steps, [&json!(1), &json!(2), &json!(3)]);
     assert_eq!(trained["datasets"].as_array().unwrap().len(), 3);
     done(folder.run(&["evaluate"]));
-    let scored = only_run(&folder);
+    let scored = folder.only_run();
     assert_eq!(scored["id"], trained["id"]);
     let scores: Value = serde_json::from_str(&folder.read("scores.json")).unwrap();
     assert_eq!(scored["metrics"]["test_accuracy"], scores["accuracy"]);
@@ -69,7 +56,7 @@ fn training_and_evaluation_are_one_run_and_its_model_goes_the_way_of_the_gate() 
     }
     // Four test patients are too few to pass.
     assert_eq!(scores["gate"]["passed"], false);
-    assert!(lines(&folder, &["models", "list", "--json"]).is_empty());
+    assert!(folder.lines(&["models", "list", "--json"]).is_empty());
     forced_to_champion(&folder, trained["id"].as_str().unwrap());
 }
 
@@ -78,13 +65,13 @@ fn forced_to_champion(folder: &Folder, run: &str) {
     assert_eq!(refused.code, 1);
     assert!(refused.stderr.contains("gate"), "{}", refused.stderr);
     done(folder.run(&["models", "register", "--force"]));
-    let versions = lines(folder, &["models", "list", "--json"]);
+    let versions = folder.lines(&["models", "list", "--json"]);
     assert_eq!((&versions[0]["name"], &versions[0]["version"]), (&json!("VGG16Model"), &json!(1)));
     assert_eq!(versions[0]["run"], run);
     assert_eq!(folder.run(&["models", "promote", "1"]).code, 1, "champion without --force");
     done(folder.run(&["models", "promote", "1", "--alias", "challenger"]));
     done(folder.run(&["models", "promote", "1", "--force"]));
-    let history = lines(folder, &["models", "history", "--json"]);
+    let history = folder.lines(&["models", "history", "--json"]);
     let told: Vec<_> =
         history.iter().map(|change| (&change["action"], &change["alias"], &change["forced"])).collect();
     let (yes, no) = (json!(true), json!(false));
@@ -94,7 +81,7 @@ fn forced_to_champion(folder: &Folder, run: &str) {
     let image = folder.path("cohort/Normal");
     for uri in ["models:/VGG16Model@champion", "models:/VGG16Model/1", &format!("runs:/{run}/model")] {
         let predict = ["predict", "--json", "--model", uri, image.to_str().unwrap()];
-        assert!(lines(folder, &predict)[0]["label"].is_string());
+        assert!(folder.lines(&predict)[0]["label"].is_string());
     }
     mlflow_loads_the_same(folder, run);
     let wrong = folder.run(&["predict", "--model", "models:/VGG16Model@best", "a.png"]);
@@ -145,9 +132,9 @@ fn a_killed_training_goes_on_in_its_run() {
     }
     signal(&child, "KILL");
     child.wait().unwrap();
-    assert_eq!(only_run(&folder)["status"], "RUNNING");
+    assert_eq!(folder.only_run()["status"], "RUNNING");
     done(folder.run(&["train"]));
-    let run = only_run(&folder);
+    let run = folder.only_run();
     assert_eq!(run["status"], "FINISHED");
     let steps =
         run["history"]["train_loss"].as_array().unwrap().iter().map(|value| value["step"].as_i64().unwrap());
@@ -169,14 +156,14 @@ fn what_cannot_be_recorded_ends_no_training() {
     let told = train("http://127.0.0.1:9");
     assert_eq!(told.matches("a server does not get it now").count(), 1, "{told}");
     assert!(told.contains("`nephros runs sync` sends it later"), "{told}");
-    assert_eq!(lines(&folder, &["runs", "list", "--json"]).len(), 2);
+    assert_eq!(folder.lines(&["runs", "list", "--json"]).len(), 2);
     let sync =
         folder.command(&["runs", "sync"]).env("MLFLOW_TRACKING_URI", "http://127.0.0.1:9").output().unwrap();
     assert_eq!(sync.status.code(), Some(1));
     folder.write("mlflow.db", "not a database, but long enough to be taken for one".repeat(20));
     let told = train("");
     assert!(told.contains("mlflow-nephros.db` instead"), "{told}");
-    assert_eq!(lines(&folder, &["runs", "list", "--json"]).len(), 1);
+    assert_eq!(folder.lines(&["runs", "list", "--json"]).len(), 1);
     fs_err::remove_file(folder.path("mlflow.db")).unwrap();
     fs_err::create_dir(folder.path("mlflow.db")).unwrap();
     let told = train("");

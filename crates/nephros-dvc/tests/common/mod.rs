@@ -15,7 +15,9 @@ use std::{
     },
 };
 
-use nephros_dvc::{DvcError, Event, Repo, Request, Shell, StageStatus, Summary, Watcher, repro, status};
+use nephros_dvc::{
+    DvcError, Event, Repo, Request, Shell, StageStatus, Summary, Watcher, config::Outside, repro, status,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -86,15 +88,20 @@ impl Folder {
         self.path(below).exists()
     }
 
+    /// With the configuration of nobody.
+    pub fn try_repo(&self) -> Result<Repo, DvcError> {
+        Repo::open(self.0.path(), &Outside::default())
+    }
+
     pub fn repo(&self) -> Repo {
-        Repo::open(self.0.path()).unwrap()
+        self.try_repo().unwrap()
     }
 
     /// `repro`, and what happened to each stage.
     pub fn repro_with(&self, target: Option<&str>, force: bool, dry: bool) -> Result<Vec<String>, DvcError> {
         let shell = shell();
         let notes = Notes::default();
-        repro(&Repo::open(self.0.path())?, &Request { target, force, dry, shell: &shell }, &notes)?;
+        repro(&self.try_repo()?, &Request { target, force, dry, shell: &shell }, &notes)?;
         Ok(notes.lines.into_inner().unwrap())
     }
 
@@ -119,7 +126,7 @@ impl Folder {
     }
 
     pub fn try_status(&self) -> Result<Vec<StageStatus>, DvcError> {
-        status(&Repo::open(self.0.path())?, &|| false)
+        status(&self.try_repo()?, &|| false)
     }
 
     /// Stages that have changed.
@@ -133,21 +140,21 @@ impl Folder {
 
     /// `git init`.
     pub fn git(&self) {
-        let run = |arguments: &[&str]| {
-            let status = Command::new("git").args(arguments).current_dir(self.0.path()).status();
-            assert!(status.unwrap().success(), "{arguments:?}");
-        };
-        run(&["init", "-q"]);
-        run(&["config", "user.email", "test@example.org"]);
-        run(&["config", "user.name", "test"]);
+        self.run_git(&["init", "-q"]);
+        self.run_git(&["config", "user.email", "test@example.org"]);
+        self.run_git(&["config", "user.name", "test"]);
     }
 
     /// Everything so far.
     pub fn commit(&self) {
-        for arguments in [&["add", "-A"][..], &["commit", "-q", "-m", "all"]] {
-            let status = Command::new("git").args(arguments).current_dir(self.0.path()).status();
-            assert!(status.unwrap().success());
-        }
+        self.run_git(&["add", "-A"]);
+        self.run_git(&["commit", "-q", "-m", "all"]);
+    }
+
+    /// A command of git's.
+    pub fn run_git(&self, arguments: &[&str]) {
+        let status = Command::new("git").args(arguments).current_dir(self.0.path()).status();
+        assert!(status.unwrap().success(), "{arguments:?}");
     }
 }
 
@@ -197,6 +204,12 @@ impl Dvc {
             .unwrap();
         let (stdin, stdout) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
         Some(Self { child, stdin, stdout, outside })
+    }
+
+    /// Where the user's configuration and the machine's are.
+    pub fn outside(&self) -> Outside {
+        let file = |folder: &str| self.outside.path().join(folder).join("config");
+        Outside { files: vec![file("system"), file("global")], home: None }
     }
 
     /// Runs a command.

@@ -116,6 +116,17 @@ impl StoreError {
         }
     }
 
+    /// Whether a write was cut off, which a connection that only reads cannot undo.
+    pub(super) fn is_half_written(&self) -> bool {
+        let extended = match self {
+            Self::Database { source: rusqlite::Error::SqliteFailure(failure, _), .. } => {
+                failure.extended_code
+            }
+            _ => return false,
+        };
+        extended == rusqlite::ffi::SQLITE_READONLY_ROLLBACK
+    }
+
     /// Whether the file is none that this version can write, so that another has to be used.
     pub fn is_other_file(&self) -> bool {
         match self {

@@ -77,10 +77,21 @@ impl Store {
         if !path.exists() {
             return Ok(None);
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let store = Self::connect(path, artifacts, flags)?;
-        schema::check_revision(&store.connection, path)?;
-        Ok(Some(store))
+        let open = || -> Result<Option<Self>, StoreError> {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let store = Self::connect(path, artifacts, flags)?;
+            schema::check_revision(&store.connection, path)?;
+            Ok(Some(store))
+        };
+        match open() {
+            // A process that was killed while it wrote left its journal, which only a writer may undo.
+            Err(error) if error.is_half_written() => {
+                let writer = Self::connect(path, artifacts, OpenFlags::default())?;
+                schema::check_revision(&writer.connection, path)?;
+                open()
+            }
+            other => other,
+        }
     }
 
     /// Opens `path` for writing, or [`OTHER_FILE`] beside it where `path` is a file of another version of

@@ -100,6 +100,17 @@ impl Store {
         })
     }
 
+    /// Name and folder of each model of a run, the first first.
+    pub(crate) fn models_of(&self, run: &str) -> Result<Vec<(String, PathBuf)>, StoreError> {
+        let rows: Vec<(String, String)> = self.read(|connection| {
+            let query = "SELECT name, artifact_location FROM logged_models WHERE source_run_id = ?1 \
+                         ORDER BY creation_timestamp_ms, model_id";
+            let mut query = connection.prepare(query)?;
+            query.query_map([run], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })?;
+        Ok(rows.into_iter().map(|(name, location)| (name, self.located(&location))).collect())
+    }
+
     /// Tags of a model.
     pub(crate) fn model_tags(&self, model: &str) -> Result<Vec<Entry>, StoreError> {
         self.read(|connection| {

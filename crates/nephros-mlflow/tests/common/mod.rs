@@ -3,15 +3,20 @@
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+pub mod real;
 pub mod scripted;
 
 use std::path::{Path, PathBuf};
 
 use nephros_mlflow::{
-    run::{Entry, Metric, NewRun, now_ms},
+    run::{Batch, DatasetInput, Entry, Metric, NewRun, RunStatus, now_ms},
     store::Store,
 };
+use serde_json::json;
 use tempfile::TempDir;
+
+/// Where DagsHub has the MLflow of a repository.
+pub const DAGSHUB: &str = "/jane/kidney-ct.mlflow";
 
 /// A folder with a store.
 pub struct Project(TempDir);
@@ -46,6 +51,28 @@ impl Project {
     }
 }
 
+/// A store with a run that has everything; gives the id of the run and of its model.
+pub fn full_run(project: &Project) -> (Store, String, String) {
+    let (store, run) = project.run();
+    let metrics = vec![metric("loss", 2.0, 1), metric("loss", 1.0, 2), metric("broken", f64::NAN, 1)];
+    let params = vec![Entry::new("IMAGE_SIZE", "[224, 224, 3]"), Entry::new("WEIGHTS", "imagenet")];
+    store.log(&run, Batch { metrics, params, tags: vec![Entry::new("note", "Größe")] }).unwrap();
+    let dataset = DatasetInput {
+        name: "kidney-ct-scan-image".into(),
+        digest: "0123456789abcdef".into(),
+        source_type: "http".into(),
+        source: json!({ "url": "https://example.org/data.zip" }).to_string(),
+        profile: json!({ "images": 465 }).to_string(),
+        context: "training".into(),
+    };
+    store.log_inputs(&run, vec![dataset]).unwrap();
+    store.log_artifact(&run, &project.file("roc.svg", "<svg/>"), "plots/roc curve.svg").unwrap();
+    let model = log_model(&store, &run);
+    store.register("VGG16Model", &model, &[Entry::new("nephros.gate", "passed")], "jane", false).unwrap();
+    store.set_status(&run, RunStatus::Finished).unwrap();
+    (store, run, model)
+}
+
 /// Logs a model folder as a model of a run.
 pub fn log_model(store: &Store, run: &str) -> String {
     let model = store.begin_model(run, "model").unwrap();
@@ -75,7 +102,11 @@ pub fn metric(key: &str, value: f64, step: i64) -> Metric {
 /// Files of a model as far as MLflow and the registry look at them.
 pub fn model_folder() -> [(&'static str, &'static str); 4] {
     [
-        ("MLmodel", "flavors: {}\nmodel_uuid: abc\nutc_time_created: '2026-11-23 06:07:20.481427'\n"),
+        (
+            "MLmodel",
+            "artifact_path: \"model\"\nflavors:\n  onnx:\n    data: model.onnx\n  python_function:\n    env:\n      \
+             virtualenv: python_env.yaml\nmodel_uuid: \"abc\"\nutc_time_created: '2026-11-23 06:07:20.481427'\n",
+        ),
         ("bundle/bundle.json", "{\"weights_sha256\":\"abc\"}\n"),
         ("bundle/weights.safetensors", "weights"),
         ("data/model.h5", "keras"),

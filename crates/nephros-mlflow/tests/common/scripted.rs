@@ -102,3 +102,24 @@ fn read(stream: &TcpStream, seen: &Mutex<Vec<Request>>) -> Option<Request> {
     seen.push(request.clone());
     Some(request)
 }
+
+/// Hands a request to the server at `url`, without the path that it is below here.
+pub fn forward(url: &str, below: &str, request: &Request) -> Reply {
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let target = format!("{url}{}", request.target.strip_prefix(below).unwrap());
+    let mut handed = ureq::http::Request::builder().method(request.method.as_str()).uri(target);
+    for (name, value) in [("content-type", &request.content_type), ("authorization", &request.authorization)]
+    {
+        if let Some(value) = value {
+            handed = handed.header(name, value);
+        }
+    }
+    let mut response = if request.method == "GET" {
+        agent.run(handed.body(()).unwrap())
+    } else {
+        agent.run(handed.body(request.body.as_slice()).unwrap())
+    }
+    .unwrap();
+    let status = response.status().as_u16();
+    Reply(status, "application/json", response.body_mut().read_to_string().unwrap())
+}
