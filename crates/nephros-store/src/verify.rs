@@ -223,7 +223,9 @@ impl Walk<'_> {
         }
         self.check_checkpoint(0, None)?;
         let sql = format!(
-            "SELECT {ENTRY}, {DETAILS} FROM receipt_entries e LEFT JOIN receipt_details d ON d.position = e.position \
+            "SELECT {ENTRY}, {DETAILS}, i.position AS image FROM receipt_entries e \
+             LEFT JOIN receipt_details d ON d.position = e.position \
+             LEFT JOIN receipt_images i ON i.position = e.position \
              WHERE e.position > $1 ORDER BY e.position LIMIT {PAGE}"
         );
         let mut last = i64::MIN;
@@ -233,7 +235,8 @@ impl Walk<'_> {
             for row in &rows {
                 let entry = EntryRow::read(row)?;
                 last = entry.position;
-                self.check(tx, entry, DetailsRow::read(row)?).await?;
+                let image: Option<i64> = row.try_get("image")?;
+                self.check(tx, entry, DetailsRow::read(row)?, image.is_some()).await?;
             }
             if rows.len() < PAGE {
                 break;
@@ -258,7 +261,9 @@ impl Walk<'_> {
         }
         let fault = |fault| broken(entry.position, Some(&entry.id), fault);
         self.check_details(&entry, details.as_ref()).map_err(fault)?;
-        self.check_image(tx, &entry, details.as_ref()).await?;
+        let image = if has_image { read_image(tx, entry.position).await? } else { None };
+        let checked = self.check_image(&entry, details.as_ref(), image);
+        checked.map_err(|fault| broken(entry.position, Some(&entry.id), fault))?;
         self.hash = chain::entry(&entry);
         self.check_checkpoint(entry.position.unsigned_abs(), Some(&entry.id))?;
         self.found.entries += 1;
@@ -308,25 +313,22 @@ impl Walk<'_> {
         }
     }
 
-    async fn check_image(
+    fn check_image(
         &mut self,
-        tx: &mut Tx,
         entry: &EntryRow,
         details: Option<&DetailsRow>,
-    ) -> Result<(), Stop> {
-        let row = sqlx::query(IMAGE).bind(entry.position).fetch_optional(&mut **tx).await?;
-        let image = row.as_ref().map(ImageRow::read).transpose()?;
+        image: Option<ImageRow>,
+    ) -> Result<(), Fault> {
         let erased = self.erasures.images.contains(entry.position);
         let seal = details.and_then(|details| details.image_seal.as_ref().map(|seal| (details, seal)));
-        let checked = match (seal, image) {
+        match (seal, image) {
             (None, None) => Ok(()),
             (Some(_), None) if erased => Ok(()),
             (Some(_), None) => Err(Fault::ImageMissing),
             (None, Some(_)) => Err(Fault::ImageInserted),
             (Some(_), Some(_)) if erased => Err(Fault::ImageInserted),
             (Some((details, seal)), Some(image)) => self.check_seal(entry, details, seal, &image),
-        };
-        checked.map_err(|fault| broken(entry.position, Some(&entry.id), fault))
+        }
     }
 
     fn check_seal(
@@ -383,6 +385,11 @@ impl Walk<'_> {
         }
         Ok(())
     }
+}
+
+async fn read_image(tx: &mut Tx, position: i64) -> Result<Option<ImageRow>, StoreError> {
+    let row = sqlx::query(IMAGE).bind(position).fetch_optional(&mut **tx).await?;
+    Ok(row.as_ref().map(ImageRow::read).transpose()?)
 }
 
 /// Rows that stand beside no entry.

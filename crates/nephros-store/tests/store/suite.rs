@@ -7,6 +7,11 @@ use nephros_store::{
     Verdict,
 };
 
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+
 use crate::bed::{Bed, master, prediction};
 
 crate::on_both!(
@@ -24,6 +29,7 @@ crate::on_both!(
     an_export_is_all_of_a_subject,
     a_checkpoint_is_kept_beside,
     a_reader_makes_no_database,
+    whatever_is_done_the_log_verifies,
 );
 
 async fn verified(store: &Store) -> u64 {
@@ -386,4 +392,94 @@ async fn a_reader_makes_no_database(bed: Bed) {
     assert!(matches!(error, StoreError::Missing { .. }), "{error}");
     bed.open().await.close().await;
     Store::open(config).await.unwrap();
+}
+
+/// What a store is asked for in a random order.
+#[derive(Debug, Clone)]
+enum Step {
+    Record(u8),
+    Feedback(usize),
+    EraseSubject(u8),
+    EraseReceipt(usize),
+    PruneAll(usize),
+    PruneImages(usize),
+    Rotate,
+}
+
+async fn step(store: &Store, step: Step, receipts: &mut Vec<nephros_store::Receipt>, key: &mut u32) {
+    let subject = |number: u8| format!("subject {}", number % 4);
+    let which = |at: usize| receipts.get(at % receipts.len().max(1)).cloned();
+    match step {
+        Step::Record(number) => {
+            let of = subject(number);
+            let new = prediction((number % 5 > 0).then_some(&of), number.into());
+            receipts.push(store.record(new).await.unwrap());
+        }
+        Step::Feedback(at) => {
+            let Some(receipt) = which(at) else { return };
+            let said = Verdict {
+                opinion: Opinion::Disagrees,
+                label: None,
+                reader: None,
+                comment: Some("no".into()),
+            };
+            match store.feedback(&receipt.id, said).await {
+                Ok(_) | Err(StoreError::Erased { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        Step::EraseSubject(number) => drop(store.erase(Erase::Subject(subject(number))).await.unwrap()),
+        Step::EraseReceipt(at) => {
+            let Some(receipt) = which(at) else { return };
+            store.erase(Erase::Receipt(receipt.id)).await.unwrap();
+        }
+        Step::PruneAll(at) => {
+            let Some(receipt) = which(at) else { return };
+            store.erase(Erase::Before(receipt.time_us)).await.unwrap();
+        }
+        Step::PruneImages(at) => {
+            let Some(receipt) = which(at) else { return };
+            store.erase(Erase::ImagesBefore(receipt.time_us)).await.unwrap();
+        }
+        Step::Rotate => {
+            *key += 1;
+            store.rotate_master_key(master(char::from_digit(*key % 10, 10).unwrap())).await.unwrap();
+        }
+    }
+}
+
+async fn whatever_is_done_the_log_verifies(bed: Bed) {
+    let any_step = prop_oneof![
+        6 => any::<u8>().prop_map(Step::Record),
+        2 => any::<usize>().prop_map(Step::Feedback),
+        1 => any::<u8>().prop_map(Step::EraseSubject),
+        1 => any::<usize>().prop_map(Step::EraseReceipt),
+        1 => any::<usize>().prop_map(Step::PruneAll),
+        1 => any::<usize>().prop_map(Step::PruneImages),
+        1 => Just(Step::Rotate),
+    ];
+    let store = bed.open_with(&master('0')).await;
+    let state = std::sync::Mutex::new((Vec::new(), 0));
+    let cases = if bed.cluster.is_some() { 5 } else { 30 };
+    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let handle = tokio::runtime::Handle::current();
+    let property = move |steps: Vec<Step>| {
+        let mut state = state.lock().unwrap();
+        let (receipts, key) = &mut *state;
+        handle.block_on(async {
+            for next in steps {
+                step(&store, next, receipts, key).await;
+            }
+            let found = store.verify(None).await.unwrap();
+            prop_assert_eq!(found.broken, None);
+            prop_assert_eq!(found.images, found.decrypted);
+            // All that was ever acknowledged has its place still.
+            for receipt in receipts.iter() {
+                prop_assert_eq!(&store.entry(&receipt.id).await.unwrap().receipt, receipt);
+            }
+            Ok(())
+        })
+    };
+    let steps = prop::collection::vec(any_step, 1..12);
+    tokio::task::spawn_blocking(move || runner.run(&steps, property)).await.unwrap().unwrap();
 }

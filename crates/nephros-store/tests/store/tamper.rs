@@ -5,6 +5,7 @@ use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
+use sha2::{Digest as _, Sha256};
 use sqlx::{AnyPool, Row as _};
 
 use crate::bed::{Bed, master, prediction};
@@ -14,6 +15,7 @@ crate::on_both!(
     any_change_of_a_row_is_found,
     a_rewritten_tail_is_found_by_its_checkpoint,
     images_that_change_places_are_found,
+    a_record_with_a_hash_of_its_own_is_found,
 );
 
 /// Entries 1: key, 2 to 5: predictions of anna and bert, 6: feedback, 7: anna erased, 8: prediction of bert.
@@ -252,5 +254,59 @@ async fn images_that_change_places_are_found(bed: Bed) {
     .await;
     let found = broken(&store).await.unwrap();
     assert_eq!((found.position, found.fault), (3, Fault::ImageChanged));
+    pool.close().await;
+}
+
+/// The hash of an entry as docs/guides/store.md gives it, written a second time.
+fn hash_by_hand(row: &sqlx::any::AnyRow, model: &str) -> Vec<u8> {
+    let text = |column: &str| row.get::<Option<String>, _>(column).map(String::into_bytes);
+    let number = |column: &str| Some(row.get::<i64, _>(column).to_le_bytes().to_vec());
+    let fields = [
+        Some(b"nephros-entry-v1".to_vec()),
+        row.get("previous"),
+        number("position"),
+        text("id"),
+        text("kind"),
+        number("time_us"),
+        Some(model.as_bytes().to_vec()),
+        text("bundle"),
+        text("preprocessing"),
+        text("engine"),
+        text("labels"),
+        text("about"),
+        text("note"),
+        row.get("commitment"),
+    ];
+    let mut hasher = Sha256::new();
+    for field in fields {
+        hasher.update(field.as_ref().map_or(u64::MAX, |field| field.len() as u64).to_le_bytes());
+        hasher.update(field.unwrap_or_default());
+    }
+    hasher.finalize().to_vec()
+}
+
+async fn a_record_with_a_hash_of_its_own_is_found(bed: Bed) {
+    let store = filled(&bed).await;
+    let pool = bed.by_hand().await;
+    for (position, named) in [(4_i64, 4), (8, 8)] {
+        let query = "SELECT * FROM receipt_entries WHERE position = $1";
+        let row = sqlx::query(query).bind(position).fetch_one(&pool).await.unwrap();
+        assert_eq!(hash_by_hand(&row, "compact-1a2b3c4d"), row.get::<Vec<u8>, _>("hash"));
+        let change = async |model: &str| {
+            sqlx::query("UPDATE receipt_entries SET model = $1, hash = $2 WHERE position = $3")
+                .bind(model.to_owned())
+                .bind(hash_by_hand(&row, model))
+                .bind(position)
+                .execute(&pool)
+                .await
+                .unwrap();
+        };
+        change("vgg16-00000000").await;
+        let found = broken(&store).await.unwrap();
+        assert_eq!((found.position, found.fault), (named, Fault::Rewritten));
+        assert_eq!(found.id, row.get::<Option<String>, _>("id"));
+        change("compact-1a2b3c4d").await;
+        assert_eq!(broken(&store).await, None);
+    }
     pool.close().await;
 }
