@@ -136,12 +136,16 @@ fn config_keys_and_digests() {
     insta::assert_snapshot!(config("# sha256: …", "sha256: 12ab"), @r"
     error: `config/config.yaml` line 17: `sha256`: expected 64 hexadecimal digits, got `12ab`
     ");
+    let unknown = config("keep_images: False", "keep_image: False");
+    assert!(unknown.contains("keep_image") && unknown.contains("master_key_file"), "{unknown}");
+    let days = config("# retention_days: 3650", "retention_days: 0");
+    assert!(days.contains("`retention_days`: expected 1 or more, got 0"), "{days}");
     let name = config("registered_model_name: VGG16Model", "registered_model_name: kidney/ct");
     assert!(name.contains("expected a name without `/`, `:` and `@`, got `kidney/ct`"), "{name}");
 }
 
 #[test]
-fn the_reference_has_no_section_for_mlflow() {
+fn the_reference_has_no_sections_for_mlflow_and_receipts() {
     let (reference, _) = CONFIG_TEMPLATE.split_once("mlflow:\n").unwrap();
     let config = |text| Config::parse(Path::new("config.yaml"), text).unwrap();
     assert_eq!(config(reference), config(CONFIG_TEMPLATE));

@@ -1,7 +1,10 @@
 //! The command line: commands, options and their help.
 
+pub mod store;
+
 use std::path::PathBuf;
 
+use self::store::{StoreCommandArgs, VerifyArgs};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use nephros_conv::Isa;
 use nephros_core::{explain::Method, network, preprocessing::Normalization};
@@ -320,6 +323,37 @@ A line of --json, with falls of the log-odds; null where no check could be made:
   nephros models history
   nephros predict --model models:/VGG16Model@champion slice.png")]
     Models(ModelsArgs),
+    /// Check that the log of predictions is as it was recorded, and repeat predictions
+    ///
+    /// Goes through the whole log and names the first record that was changed, removed, moved or inserted.
+    /// With the master key, kept images are decrypted and compared with what was predicted on. The end of
+    /// the log can be cut without a trace in it: --checkpoint compares it with a checkpoint kept elsewhere.
+    ///
+    /// Where images were kept and the same model is at hand, predictions are made again and have to come
+    /// out bit for bit. The exit status is 1 if anything is wrong.
+    #[command(after_help = "Examples:
+  nephros verify
+  nephros verify --checkpoint /mnt/audit/nephros.checkpoint --json
+  nephros verify --receipt 5f0c…                 repeat one prediction
+  nephros verify --store postgres://audit@db/nephros --replay 0
+
+The line of --json; broken is null where nothing is wrong:
+  {\"entries\":1203,\"predictions\":1180,\"erased\":12,\"images\":40,\"decrypted\":40,
+   \"broken\":{\"position\":17,\"id\":\"5f0c…\",\"fault\":\"changed\"},\"checkpoint\":\"nephros-receipts …\",
+   \"replay\":{\"replayed\":10,\"differing\":[]}}")]
+    Verify(VerifyArgs),
+    /// Export, erase, prune, back up and restore what is known of predictions; rotate the master key
+    ///
+    /// An erasure deletes details, images and keys. The log keeps that there was a prediction, gets an
+    /// entry about the erasure, and still verifies. docs/guides/store.md tells more.
+    #[command(after_help = "Examples:
+  nephros store export patient-17 --out patient-17.zip
+  nephros store erase --subject patient-17
+  nephros store prune --image-days 90
+  nephros store rotate --new-key-file store/master-2027.key
+  nephros store backup /mnt/backup/receipts.db
+  nephros store restore /mnt/backup/receipts.db")]
+    Store(StoreCommandArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Examples:
   nephros completions bash > /etc/bash_completion.d/nephros

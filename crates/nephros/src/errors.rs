@@ -15,6 +15,7 @@ use nephros_mlflow::{
     registry::RegistryError, server::ServerError, settings::SettingsError, store::StoreError, sync::SyncError,
 };
 use nephros_server::ServeError;
+use nephros_store::StoreError as ReceiptError;
 use nephros_train::{
     audit::AuditError, config::ConfigError, crossval::CrossvalError, evaluate::EvaluateError,
     ingest::IngestError, manifest::ManifestError, phantom::PhantomError, prepare::PrepareError,
@@ -242,6 +243,7 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
         PredictError,
         PrepareError,
         QuantizeError,
+        ReceiptError,
         RegistryError,
         ServeError,
         ServerError,
@@ -337,7 +339,12 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
                 | Pipeline(_)
         )
     };
+    let receipts = |error: &ReceiptError| {
+        use ReceiptError::{Address, Key, NoMasterKey, OtherMasterKey};
+        matches!(error, Address { .. } | Key(_) | NoMasterKey | OtherMasterKey { .. })
+    };
     error.is::<ConfigError>()
+        || error.downcast_ref().is_some_and(receipts)
         || error.is::<SettingsError>()
         || error.downcast_ref().is_some_and(registry::is_usage)
         || error.downcast_ref().is_some_and(pipeline)

@@ -18,6 +18,7 @@ mod pipeline;
 mod predict;
 mod progress;
 mod quantize;
+mod receipts;
 mod registry;
 mod runs;
 mod serve;
@@ -76,6 +77,8 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         Command::Bench(args) => bench::run(args),
         Command::Runs(args) => runs::run(args, global),
         Command::Models(args) => registry::run(args, global),
+        Command::Verify(args) => receipts::verify(args, global),
+        Command::Store(args) => receipts::manage(args, global),
         Command::Completions(args) => completions(args),
         Command::Healthcheck(args) => healthcheck::run(args),
     }

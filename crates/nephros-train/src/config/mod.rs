@@ -17,7 +17,7 @@ pub use error::{ConfigError, InvalidValue};
 pub use params::{
     ClassWeights, LearningRateSchedule, Optimizer, Params, Pooling, Sampling, SplitBy, WeightsSource,
 };
-pub use paths::{Config, DataIngestion, Mlflow, PrepareBaseModel, Training};
+pub use paths::{Config, DataIngestion, Mlflow, PrepareBaseModel, Store, Training};
 
 /// `config/config.yaml` of a new project: the reference's keys and values, ours explained.
 pub const CONFIG_TEMPLATE: &str = include_str!("config.yaml");

@@ -19,6 +19,9 @@ pub struct Config {
     /// Where runs and models are recorded.
     #[serde(default)]
     pub mlflow: Mlflow,
+    /// Where the server records predictions.
+    #[serde(default)]
+    pub store: Store,
 }
 
 /// Stage `ingest`.
@@ -86,6 +89,41 @@ impl Default for Mlflow {
             experiment_name: "kidney-ct".into(),
             registered_model_name: "VGG16Model".into(),
             upload_report: true,
+        }
+    }
+}
+
+/// Where the server records predictions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// The SQLite file, unless DATABASE_URL is set.
+    pub path: PathBuf,
+    /// Whether images of predictions are kept, encrypted.
+    pub keep_images: bool,
+    /// File of the master key of kept images, unless NEPHROS_STORE_KEY is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub master_key_file: Option<PathBuf>,
+    /// File that gets the checkpoint of the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint_file: Option<PathBuf>,
+    /// Days after which `nephros store prune` erases details and images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_days: Option<u32>,
+    /// Days after which `nephros store prune` erases images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_retention_days: Option<u32>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            path: "store/receipts.db".into(),
+            keep_images: false,
+            master_key_file: None,
+            checkpoint_file: None,
+            retention_days: None,
+            image_retention_days: None,
         }
     }
 }

@@ -171,6 +171,16 @@ impl Config {
             let expected = "a name without `/`, `:` and `@`";
             return Err(InvalidValue::new("registered_model_name", expected, format!("`{name}`")));
         }
+        if self.store.path.as_os_str().is_empty() {
+            return Err(InvalidValue::new("path", "a file", "nothing"));
+        }
+        let days = [
+            ("retention_days", self.store.retention_days),
+            ("image_retention_days", self.store.image_retention_days),
+        ];
+        for (key, days) in days {
+            days.map_or(Ok(()), |days| at_least_one(key, days as usize))?;
+        }
         Ok(())
     }
 }

@@ -26,6 +26,8 @@ const GITIGNORE: &str = "# Made by the stages, and made again from the configura
 # Recorded runs and their files.
 /mlflow*.db*
 /mlruns/
+# Receipts of predictions, and their keys.
+/store/
 ";
 const DVCIGNORE: &str =
     "# Patterns of files that DVC and `nephros repro` do not look at, as in .gitignore.\n/logs/\n";

@@ -146,6 +146,8 @@ impl Folder {
             .env_remove("COLUMNS")
             .env_remove("MLFLOW_TRACKING_URI")
             .env_remove("MLFLOW_EXPERIMENT_NAME")
+            .env_remove("DATABASE_URL")
+            .env_remove("NEPHROS_STORE_KEY")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

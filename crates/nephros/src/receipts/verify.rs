@@ -1,0 +1,182 @@
+//! `verify`: whether the log is whole, and whether predictions come out again as they were.
+
+use std::path::Path;
+
+use nephros_core::{pixels, predictor::Predictor};
+use nephros_store::{Checkpoint, Entry, Filter, Kind, Model, Page, Store, StoreConfig, Verification};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    cli::{Global, store::VerifyArgs},
+    errors::{CliError, Status},
+    model, output, receipts,
+};
+
+/// Runs the command.
+pub fn run(args: &VerifyArgs, global: &Global) -> anyhow::Result<Status> {
+    let section = receipts::section(global)?;
+    let settings = receipts::settings(args.store.store.as_deref(), &section)?;
+    let configured = section.checkpoint_file.as_deref().filter(|path| path.is_file());
+    let checkpoint = args.checkpoint.as_deref().or(configured).map(read_checkpoint).transpose()?;
+    // A reader leaves no checkpoint.
+    let settings = StoreConfig { create: false, keep_images: false, checkpoint: None, ..settings };
+    receipts::wait(async {
+        let store = Store::open(settings).await?;
+        let found = store.verify(checkpoint.as_ref()).await?;
+        let head = store.checkpoint().await?;
+        let replays =
+            if found.broken.is_none() { replay(&store, args, global).await? } else { Replays::default() };
+        store.close().await;
+        tell(args, &found, &head, &replays)
+    })
+}
+
+fn read_checkpoint(path: &Path) -> anyhow::Result<Checkpoint> {
+    Ok(fs_err::read_to_string(path)?.parse()?)
+}
+
+/// What came of repeating predictions.
+#[derive(Debug, Default, Serialize)]
+struct Replays {
+    /// Predictions that came out again bit for bit.
+    replayed: usize,
+    /// Those that did not.
+    differing: Vec<Differing>,
+    /// Why none was repeated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<String>,
+}
+
+/// A prediction that came out otherwise.
+#[derive(Debug, Serialize)]
+struct Differing {
+    receipt: String,
+    recorded: Vec<f32>,
+    repeated: Vec<f32>,
+    /// Engine of the record, where it is another one than that here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<String>,
+}
+
+async fn replay(store: &Store, args: &VerifyArgs, global: &Global) -> anyhow::Result<Replays> {
+    let skipped = |why: &str| Ok(Replays { skipped: Some(why.to_owned()), ..Replays::default() });
+    if args.replay == 0 && args.receipt.is_none() {
+        return skipped("not asked for");
+    }
+    let entries = match &args.receipt {
+        Some(id) => vec![store.entry(&id.parse()?).await?],
+        None => kept(store).await?,
+    };
+    if entries.is_empty() {
+        return skipped("no images were kept");
+    }
+    let loaded = model::find(args.model.model.as_deref(), global).and_then(|path| {
+        let precision = args.model.precision.map(Into::into);
+        let predictor = Predictor::load_as(&path, args.model.preprocessing.map(Into::into), precision)?;
+        Ok((receipts::model(&predictor, &path)?, predictor))
+    });
+    let (here, predictor) = match loaded {
+        Err(error)
+            if matches!(error.downcast_ref(), Some(CliError::NoModel { .. })) && args.receipt.is_none() =>
+        {
+            return skipped("there is no model here");
+        }
+        other => other?,
+    };
+    let mut replays = Replays::default();
+    for entry in entries {
+        if replays.replayed + replays.differing.len() == args.replay.max(1) {
+            break;
+        }
+        repeat(store, &entry, &here, &predictor, &mut replays).await?;
+    }
+    if replays.replayed + replays.differing.len() == 0 {
+        replays.skipped = Some(format!("no kept image was predicted on by {}", here.id));
+    }
+    Ok(replays)
+}
+
+/// The newest predictions whose images were kept.
+async fn kept(store: &Store) -> anyhow::Result<Vec<Entry>> {
+    let filter = Filter { kind: Some(Kind::Prediction), ..Filter::default() };
+    let entries = store.history(filter, Page { before: None, limit: nephros_store::MOST }).await?;
+    Ok(entries
+        .into_iter()
+        .filter(|entry| entry.details.as_ref().is_some_and(|details| details.image_kept))
+        .collect())
+}
+
+async fn repeat(
+    store: &Store,
+    entry: &Entry,
+    here: &Model,
+    predictor: &Predictor,
+    replays: &mut Replays,
+) -> anyhow::Result<()> {
+    let same = |model: &&Model| model.bundle_sha256 == here.bundle_sha256 && model.id == here.id;
+    let (Some(model), Some(details)) = (entry.model.as_ref().filter(same), &entry.details) else {
+        return Ok(());
+    };
+    let Some(image) = store.image(&entry.receipt.id).await? else { return Ok(()) };
+    let repeated = predictor.predict(&pixels::decode(&image)?)?.probabilities;
+    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    if bits(&repeated) == bits(&details.probabilities) {
+        replays.replayed += 1;
+    } else {
+        replays.differing.push(Differing {
+            receipt: entry.receipt.id.to_string(),
+            recorded: details.probabilities.clone(),
+            repeated,
+            engine: (model.engine != here.engine).then(|| model.engine.clone()),
+        });
+    }
+    Ok(())
+}
+
+fn tell(
+    args: &VerifyArgs,
+    found: &Verification,
+    head: &Checkpoint,
+    replays: &Replays,
+) -> anyhow::Result<Status> {
+    let sound = found.broken.is_none() && replays.differing.is_empty();
+    if args.store.json {
+        let mut line = serde_json::to_value(found)?;
+        line["checkpoint"] = json!(head.to_string());
+        line["replay"] = serde_json::to_value(replays)?;
+        output::line(&line.to_string())?;
+    } else {
+        sentences(found, replays).iter().try_for_each(|sentence| output::line(sentence))?;
+    }
+    Ok(if sound { Status::Done } else { Status::Failed })
+}
+
+fn sentences(found: &Verification, replays: &Replays) -> Vec<String> {
+    let Verification { entries, predictions, erased, images, decrypted, broken } = found;
+    if let Some(broken) = broken {
+        return vec![
+            format!("BROKEN at {broken}"),
+            format!("{entries} entries before it are as they were recorded"),
+        ];
+    }
+    let mut told = vec![
+        format!(
+            "{entries} entries are as they were recorded: {predictions} predictions, {erased} entries erased since"
+        ),
+        format!("{images} images are kept; {decrypted} were decrypted and are those that were predicted on"),
+    ];
+    told.push(match &replays.skipped {
+        Some(why) => format!("no prediction was repeated: {why}"),
+        None => format!("{} predictions came out again bit for bit", replays.replayed),
+    });
+    told.extend(replays.differing.iter().map(|differing| {
+        let engine =
+            differing.engine.as_ref().map_or_else(String::new, |engine| format!("; recorded by {engine}"));
+        format!(
+            "DIFFERENT {}: recorded {:?}, repeated {:?}{engine}",
+            differing.receipt, differing.recorded, differing.repeated
+        )
+    }));
+    told
+}

@@ -1,0 +1,218 @@
+//! `verify` and `store`, over a store of real predictions of a small random model.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
+
+mod common;
+
+use common::{
+    Folder, Run,
+    model::{bitmap, save_bundle},
+};
+use nephros_conv::Isa;
+use nephros_core::{digest::sha256_file, pixels, predictor::Predictor};
+use nephros_store::{MasterKey, Model, NewPrediction, Store, StoreConfig};
+use serde_json::Value;
+
+const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// A project with a model, a master key, and a store of the predictions of three images that were kept.
+fn prepared() -> (Folder, Vec<String>) {
+    let folder = Folder::project();
+    save_bundle(&folder.path("artifacts/training/bundle"));
+    folder.write("store/master.key", KEY);
+    restrict(&folder, "store/master.key");
+    let config = folder.read("config/config.yaml");
+    let config = config
+        .replace("# master_key_file:", "master_key_file:")
+        .replace("keep_images: False", "keep_images: True");
+    folder.write("config/config.yaml", config);
+    let receipts = record(&folder);
+    (folder, receipts)
+}
+
+fn restrict(folder: &Folder, below: &str) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs_err::set_permissions(folder.path(below), std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+}
+
+/// What the server does with each prediction.
+fn record(folder: &Folder) -> Vec<String> {
+    let bundle = folder.path("artifacts/training/bundle");
+    let predictor = Predictor::load(&bundle, None).unwrap();
+    let model = Model {
+        id: predictor.id().to_owned(),
+        bundle_sha256: sha256_file(&bundle.join("bundle.json")).unwrap(),
+        preprocessing: serde_json::to_string(predictor.preprocessing()).unwrap(),
+        engine: format!("nephros {} {}", env!("CARGO_PKG_VERSION"), Isa::detect()),
+        labels: predictor.labels().to_vec(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let database = folder.path("store/receipts.db").to_str().unwrap().parse().unwrap();
+        let master_key = Some(MasterKey::from_hex(KEY, "the test").unwrap());
+        let config = StoreConfig { keep_images: true, master_key, ..StoreConfig::new(database) };
+        let store = Store::open(config).await.unwrap();
+        let mut receipts = Vec::new();
+        for (subject, color) in [("anna", [10, 10, 10]), ("anna", [90, 90, 90]), ("bert", [250, 200, 150])] {
+            let image = bitmap(32, color);
+            let prediction = predictor.predict(&pixels::decode(&image).unwrap()).unwrap();
+            let new = NewPrediction {
+                subject: Some(subject.into()),
+                image,
+                model: model.clone(),
+                label: predictor.labels()[prediction.top()].clone(),
+                probabilities: prediction.probabilities,
+                refer: None,
+                reasons: Vec::new(),
+            };
+            receipts.push(store.record(new).await.unwrap().id.to_string());
+        }
+        store.close().await;
+        receipts
+    })
+}
+
+/// Changes the database as someone with a client does.
+fn by_hand(folder: &Folder, statement: &str) {
+    let connection = rusqlite::Connection::open(folder.path("store/receipts.db")).unwrap();
+    connection.execute(statement, []).unwrap();
+}
+
+fn json(run: &Run) -> Value {
+    serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"))
+}
+
+#[test]
+fn a_sound_log_verifies_and_its_predictions_come_out_again() {
+    let (folder, receipts) = prepared();
+    let run = folder.run(&["verify"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    insta::assert_snapshot!(run.stdout, @r"
+    4 entries are as they were recorded: 3 predictions, 0 entries erased since
+    3 images are kept; 3 were decrypted and are those that were predicted on
+    3 predictions came out again bit for bit
+    ");
+    let line = json(&folder.run(&["verify", "--receipt", &receipts[1], "--json"]));
+    assert_eq!(line["broken"], Value::Null);
+    assert_eq!((&line["entries"], &line["replay"]["replayed"]), (&4.into(), &1.into()));
+    let unknown = folder.run(&["verify", "--receipt", &"0".repeat(32)]);
+    assert_eq!(unknown.code, 1);
+    assert!(unknown.stderr.contains("no prediction has the receipt"), "{}", unknown.stderr);
+}
+
+#[test]
+fn a_change_by_hand_is_named() {
+    let (folder, receipts) = prepared();
+    by_hand(&folder, "UPDATE receipt_entries SET time_us = time_us + 1 WHERE position = 3");
+    let run = folder.run(&["verify"]);
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(
+        run.stdout.starts_with(&format!("BROKEN at record 3 ({}): it was changed\n", receipts[1])),
+        "{run:?}"
+    );
+    let run = folder.run(&["verify", "--json"]);
+    let line = json(&run);
+    assert_eq!(
+        (run.code, &line["broken"]["position"], &line["broken"]["fault"]),
+        (1, &3.into(), &"changed".into())
+    );
+}
+
+#[test]
+fn a_cut_end_is_found_by_the_checkpoint() {
+    let (folder, _) = prepared();
+    let checkpoint = folder.run(&["store", "checkpoint"]);
+    assert_eq!(checkpoint.code, 0, "{checkpoint:?}");
+    folder.write("kept", &checkpoint.stdout);
+    assert_eq!(folder.run(&["verify", "--checkpoint", "kept"]).code, 0);
+    for table in ["entries", "details", "images"] {
+        by_hand(&folder, &format!("DELETE FROM receipt_{table} WHERE position = 4"));
+    }
+    by_hand(&folder, "DELETE FROM receipt_keys WHERE subject = 'bert'");
+    by_hand(
+        &folder,
+        "UPDATE receipt_head SET position = 3, hash = (SELECT hash FROM receipt_entries WHERE position = 3)",
+    );
+    assert_eq!(folder.run(&["verify"]).code, 0);
+    let run = folder.run(&["verify", "--checkpoint", "kept"]);
+    assert_eq!(run.code, 1);
+    assert!(run.stdout.contains("record 4: it and all after it are missing"), "{run:?}");
+    folder.write("kept", "no checkpoint");
+    assert_eq!(folder.run(&["verify", "--checkpoint", "kept"]).code, 1);
+}
+
+#[test]
+fn a_prediction_of_another_model_is_not_repeated() {
+    let (folder, _) = prepared();
+    let bundle = folder.path("artifacts/training/bundle/bundle.json");
+    let text = fs_err::read_to_string(&bundle).unwrap();
+    fs_err::write(&bundle, format!("{text}\n")).unwrap();
+    let line = json(&folder.run(&["verify", "--json"]));
+    assert_eq!(line["replay"]["replayed"], 0);
+    assert!(
+        line["replay"]["skipped"].as_str().unwrap().starts_with("no kept image was predicted on by compact-")
+    );
+}
+
+#[test]
+fn a_subject_is_exported_and_erased() {
+    let (folder, _) = prepared();
+    let run = folder.run(&["store", "export", "anna", "--out", "anna.zip", "--json"]);
+    let line = json(&run);
+    assert_eq!((run.code, &line["entries"], &line["images"]), (0, &2.into(), &2.into()));
+    assert!(folder.path("anna.zip").is_file());
+    let line = json(&folder.run(&["store", "erase", "--subject", "anna", "--json"]));
+    assert_eq!((&line["records"], &line["images"], &line["keys"]), (&2.into(), &2.into(), &1.into()));
+    assert_eq!(line["scrubbed"], true);
+    let run = folder.run(&["verify"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(
+        run.stdout.contains("5 entries are as they were recorded: 3 predictions, 2 entries erased"),
+        "{run:?}"
+    );
+    assert_eq!(folder.run(&["store", "erase"]).code, 2);
+    // Nothing is older than a day, and nothing is configured.
+    let line = json(&folder.run(&["store", "prune", "--days", "1", "--json"]));
+    assert_eq!(line["records"], 0);
+    assert!(folder.run(&["store", "prune"]).stdout.starts_with("nothing is to be erased"));
+}
+
+#[test]
+fn keys_are_rotated_and_stores_restored() {
+    let (folder, _) = prepared();
+    folder.write("store/next.key", "f".repeat(64));
+    let open = folder.run(&["store", "rotate", "--new-key-file", "store/next.key"]);
+    assert_eq!(open.code, 2);
+    assert!(open.stderr.contains("expected permissions 0600, got 0644\nhint: chmod 600"), "{}", open.stderr);
+    restrict(&folder, "store/next.key");
+    let run = folder.run(&["store", "rotate", "--new-key-file", "store/next.key"]);
+    assert!(run.code == 0 && run.stdout.starts_with("2 keys are wrapped"), "{run:?}");
+    let old = folder.run(&["verify"]);
+    assert_eq!(old.code, 2);
+    assert!(old.stderr.contains("expected the master key with the fingerprint"), "{}", old.stderr);
+    let config = folder.read("config/config.yaml").replace("store/master.key", "store/next.key");
+    folder.write("config/config.yaml", config);
+    assert_eq!(folder.run(&["verify"]).code, 0);
+
+    let run = folder.run(&["store", "backup", "copy.db"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(folder.run(&["store", "restore", "copy.db"]).code, 1);
+    fs_err::rename(folder.path("store/receipts.db"), folder.path("store/lost.db")).unwrap();
+    let gone = folder.run(&["verify"]);
+    assert!(gone.code == 1 && gone.stderr.contains("found no receipts in `store/receipts.db`"), "{gone:?}");
+    let run = folder.run(&["store", "restore", "copy.db"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(run.stdout, "restored and verified 5 entries, 3 images\n");
+    assert_eq!(folder.run(&["verify"]).code, 0);
+}
+
+#[test]
+fn an_address_that_is_none_is_a_usage_error() {
+    let folder = Folder::new();
+    let run = folder.run(&["verify", "--store", "mysql://user:secret@host/db"]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("got `mysql://…`") && !run.stderr.contains("secret"), "{}", run.stderr);
+}
