@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use nephros_core::predictor::Predictor;
+use nephros_core::explain::Explainer;
 use nephros_server::{ServeError, ServeOptions, Service};
 use nephros_train::{
     config::{CONFIG_TEMPLATE, PARAMS_DEMO_TEMPLATE},
@@ -27,7 +27,7 @@ use crate::{
     errors::Status,
     init, model, output, phantom,
     progress::Display,
-    serve::{self, Served},
+    serve::{self, Served, Watched},
     stages::{self, Stage},
     tracking,
 };
@@ -100,12 +100,14 @@ fn serve_project(project: Project, address: SocketAddr, global: &Global) -> anyh
     let dataset = Dataset::load(&project)?;
     let split = Split::read(&project.split_file())?;
     let samples = samples::choose(&dataset.root, &dataset.subset(&split, Subset::Test))?;
-    let predictor = Predictor::load(&project.bundle_dir(), None)?;
-    model::admit(&project.bundle_dir(), &predictor, false)?;
-    let progress = Display::new(global);
+    let explainer = Explainer::load(&project.bundle_dir(), None, None)?;
+    model::admit(&project.bundle_dir(), explainer.predictor(), false)?;
+    let display = Display::new(global);
     let service = Service {
-        model: Some(Arc::new(Served(predictor))),
-        trainer: Some(Arc::new(move || serve::retrain(&project, false, None, &progress))),
+        model: Some(Arc::new(Served(explainer))),
+        trainer: Some(Arc::new(move |run| {
+            serve::retrain(&project, false, None, &Watched::new(display, run))
+        })),
         samples,
         ..Service::default()
     };
