@@ -1,6 +1,7 @@
 //! A loaded model that answers for images.
 
 mod head;
+mod prepared;
 
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,7 @@ use nephros_conv::ConvError;
 use rayon::prelude::*;
 
 pub use head::Head;
+pub use prepared::Prepared;
 
 use crate::{
     abstention::{Abstention, Answer},
@@ -387,11 +389,7 @@ impl Predictor {
     /// # Errors
     /// See [`PredictError`].
     pub fn predict_gated(&self, image: &RgbImage, similar: usize) -> Result<Gated, PredictError> {
-        let features = self.features(&self.preprocessing.apply(image), 1)?;
-        let reasons = self.reasons(self.traits(image).as_ref(), &features);
-        let prediction = self.predict_features(&features, 1)?.swap_remove(0);
-        let similar = if similar > 0 { self.similar(&features, similar) } else { Vec::new() };
-        Ok(Gated { prediction, reasons, similar })
+        Ok(self.predict_prepared(&[self.prepare(image, similar)])?.swap_remove(0))
     }
 
     /// Classifies images on all cores of the current rayon pool; each result equals the single

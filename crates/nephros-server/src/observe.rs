@@ -1,46 +1,89 @@
-//! Around every request: its id, one log line, security headers, and a net for panics.
+//! Around every request: its id, one log line, its metrics, security headers, and a net for panics.
 
 use std::{
     any::Any,
-    sync::atomic::{AtomicU64, Ordering},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
-    extract::{MatchedPath, Request},
-    http::{HeaderName, HeaderValue, header},
+    extract::{MatchedPath, Request, State},
+    http::{HeaderName, HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
-use crate::error::{ApiError, Logged};
+use crate::{
+    error::{ApiError, Logged},
+    state::AppState,
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Names the request and logs how it ended.
+/// What a request is called in the log, in its answer and in its record.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestId(Arc<str>);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Length of an id that a client may choose.
+const ID_LENGTH: std::ops::RangeInclusive<usize> = 8..=64;
+
+impl RequestId {
+    /// The one that the client or a proxy chose, where it is well formed: hexadecimal digits and hyphens, as
+    /// in a UUID or a trace id. It is logged, so nothing that could be a name is taken.
+    fn of(request: &Request) -> Self {
+        let chosen = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
+        let well_formed = |id: &&str| {
+            ID_LENGTH.contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+        };
+        Self(chosen.filter(well_formed).map_or_else(next_id, str::to_owned).into())
+    }
+}
+
+/// Names the request, counts it, and logs how it ended.
 ///
 /// The line has the route's pattern and never the address itself: a client may write anything there.
-pub(crate) async fn log(request: Request, next: Next) -> Response {
+pub(crate) async fn log(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let start = Instant::now();
-    let id = next_id();
-    let method = request.method().clone();
+    let id = RequestId::of(&request);
+    request.extensions_mut().insert(id.clone());
+    let method = known(request.method());
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
     let mut response = next.run(request).await;
     let status = response.status().as_u16();
-    let milliseconds = start.elapsed().as_millis() as u64;
-    match response.extensions_mut().remove::<Logged>() {
+    let took = start.elapsed();
+    let milliseconds = took.as_millis() as u64;
+    let logged = response.extensions_mut().remove::<Logged>();
+    let code = logged.as_ref().map(|logged| logged.code.as_str());
+    state.metrics().answered(&route, method, status, code, took);
+    match logged {
         Some(Logged { code, chain: Some(chain) }) => {
-            tracing::error!(id, %method, route, status, milliseconds, code = code.as_str(), "{chain}");
+            tracing::error!(%id, method, route, status, milliseconds, code = code.as_str(), "{chain}");
         }
         Some(Logged { code, chain: None }) => {
-            tracing::info!(id, %method, route, status, milliseconds, code = code.as_str(), "refused");
+            tracing::info!(%id, method, route, status, milliseconds, code = code.as_str(), "refused");
         }
-        None => tracing::info!(id, %method, route, status, milliseconds, "answered"),
+        None => tracing::info!(%id, method, route, status, milliseconds, "answered"),
     }
-    if let Ok(value) = HeaderValue::from_str(&id) {
+    if let Ok(value) = HeaderValue::from_str(&id.0) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
+}
+
+/// The method, where it is one that addresses can take; any other is a word of the client's own.
+fn known(method: &Method) -> &'static str {
+    let methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"];
+    methods.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
 }
 
 /// Unique within this server's log: the start of the process in microseconds, and a count.

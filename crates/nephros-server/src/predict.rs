@@ -1,153 +1,414 @@
 //! `POST /predict` and `POST /api/v1/predictions`.
 
-use std::time::Instant;
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use axum::{
-    Json,
-    body::Body,
+    Extension, Json,
+    body::{Body, Bytes},
     extract::{RawQuery, State},
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
-use nephros_core::{
-    input_gate::{Reason, Similar, refusal},
-    pixels,
-};
+use nephros_core::input_gate::{Reason, Similar, refusal};
+use nephros_serving::{Answered, Ask, Classified, Classifier, Lane, Place, Timings};
 use serde::{Serialize, Serializer};
+use tokio::task::JoinSet;
+use utoipa::ToSchema;
 
 use crate::{
-    body::{self, Form},
-    error::ApiError,
-    state::{AppState, Classified, Classifier},
+    body::{self, Form, Images},
+    error::{ApiError, ErrorDetail},
+    ledger::{LedgerError, PredictionRecord},
+    observe::RequestId,
+    openapi::schema,
+    query::Query,
+    state::AppState,
 };
 
-/// What the page shows.
-#[derive(Debug, Serialize)]
+/// What a model says about one image.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Prediction)]
 pub(crate) struct Answer {
+    /// The most probable class.
     label: String,
+    /// Its probability, calibrated where the model is.
+    #[schema(minimum = 0, maximum = 1)]
     probability: f32,
     /// By label, in the model's order.
     #[serde(serialize_with = "as_object")]
+    #[schema(value_type = std::collections::BTreeMap<String, f32>)]
     probabilities: Vec<(String, f32)>,
+    /// What the model is called.
     model: String,
     /// Why a radiologist has to look; absent where the label stands alone.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     refer: Option<String>,
+    /// The calibrated probability of the label, or `refer`; absent where the model is not calibrated and
+    /// refers to nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<schema::Confidence>)]
+    confidence: Option<Confidence>,
     /// What the input gate says, with the codes; a refusal is the text of `refer`, too.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false, value_type = Vec<schema::Reason>)]
     reasons: Vec<Reason>,
     /// The nearest training slices; absent where they were not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Vec<schema::Similar>>)]
     similar: Option<Vec<Similar>>,
-    /// From the whole body to the answer, waiting for a free core included.
+    /// Address of the heat map, for some minutes; absent where none was asked for or the model draws none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    heatmap: Option<String>,
+    /// Name of the record that was stored of this prediction; absent where this server stores none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    receipt: Option<String>,
+    /// Where the time went.
+    timings: TimingsMs,
+    /// From the whole body to the answer, waiting included.
     milliseconds: f64,
+}
+
+impl Answer {
+    /// As the columns of a table: label, probability, those of all labels, refer, codes of the reasons, model,
+    /// receipt, and no error.
+    pub(crate) fn columns(&self) -> Vec<String> {
+        let mut columns = vec![self.label.clone(), self.probability.to_string()];
+        columns.extend(self.probabilities.iter().map(|(_, probability)| probability.to_string()));
+        let codes: Vec<&str> = self.reasons.iter().map(|reason| reason.code.name()).collect();
+        let [refer, receipt] = [&self.refer, &self.receipt].map(|text| text.clone().unwrap_or_default());
+        columns.extend([refer, codes.join(" "), self.model.clone(), receipt, String::new()]);
+        columns
+    }
+}
+
+/// How sure the label is.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Confidence {
+    Calibrated(f32),
+    Refer(&'static str),
+}
+
+/// Where the time of an answer went, in milliseconds.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Timings)]
+struct TimingsMs {
+    /// Decoding and preparing, with the wait for a free core.
+    prepare_ms: f64,
+    /// Waiting for the network.
+    queue_ms: f64,
+    /// The forward pass of the whole batch.
+    compute_ms: f64,
+    /// Images of the batch.
+    batch: usize,
+}
+
+impl From<Timings> for TimingsMs {
+    fn from(Timings { prepare, queue, compute, batch }: Timings) -> Self {
+        let ms = |time: std::time::Duration| thousandths(time.as_secs_f64() * 1e3);
+        Self { prepare_ms: ms(prepare), queue_ms: ms(queue), compute_ms: ms(compute), batch }
+    }
+}
+
+/// Answers for the images of one request, in its order.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Predictions)]
+pub(crate) struct Answers {
+    predictions: Vec<OneOfMany>,
+    /// From the whole body to the last answer.
+    milliseconds: f64,
+}
+
+/// What came of one image of several.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum OneOfMany {
+    /// An answer.
+    Answer(Box<Answer>),
+    /// Why there is none, as for an image that is sent alone.
+    Error {
+        /// The error.
+        error: ErrorDetail,
+    },
 }
 
 fn as_object<S: Serializer>(pairs: &[(String, f32)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(pairs.iter().map(|(label, probability)| (label, probability)))
 }
 
+fn thousandths(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}
+
 /// The contract of the reference: `[{"image": "Normal"}]`, byte for byte.
+#[utoipa::path(
+    post, path = "/predict", tag = "reference",
+    request_body(content = inline(schema::ReferenceImage), content_type = "application/json"),
+    responses((status = 200, description = "`[{\"image\": \"Normal\"}]`", body = Vec<schema::ReferenceLabel>)),
+)]
 pub(crate) async fn predict(
     State(state): State<AppState>,
+    Extension(id): Extension<RequestId>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let form = body::form(&headers)
-        .filter(|form| *form == Form::Json)
-        .ok_or_else(|| body::unsupported(&headers, "`application/json`"))?;
-    let answer = answer(&state, form, body, 0).await?;
+    let form = body::form(&headers).filter(|form| *form == Form::Json);
+    form.ok_or_else(|| body::unsupported(&headers, "`application/json`"))?;
+    let desk = Desk::open(&state, id, Wishes::default())?;
+    let body = body::read(&headers, body, state.limits()).await?;
+    let limits = *state.limits();
+    let work = tokio::task::spawn_blocking(move || body::image_in_json(&body, &limits));
+    let image = work.await.map_err(|error| ApiError::Internal(error.into()))??;
+    let answer = desk.one(image).await?;
     let label = serde_json::Value::from(answer.label);
     let text = format!("[{{\"image\": {label}}}]");
     Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
-/// The same prediction with its probabilities, and with the nearest training slices of as many
-/// patients as `?similar=` says.
+/// Most patients of whom a similar slice is named.
+pub(crate) const MOST_SIMILAR: usize = 20;
+
+/// Predictions with all that is known about them.
+///
+/// One image, as the body or as `image` in JSON, gives one prediction. Several, as `images` in JSON or as
+/// files of a form, give a list in their order; there an image that cannot be used has its error in its place.
+#[utoipa::path(
+    post, path = "/api/v1/predictions", tag = "predictions",
+    params(
+        ("similar" = Option<usize>, Query, minimum = 0, maximum = 20,
+         description = "Patients of whom the nearest training slice is named"),
+        ("heatmap" = Option<bool>, Query,
+         description = "Keep the image in memory for some minutes, so that its heat map can be fetched"),
+        ("x-nephros-subject" = Option<String>, Header, min_length = 1, max_length = 200,
+         description = "Whose images they are: a pseudonym, by which what is recorded can be erased or exported"),
+    ),
+    request_body(
+        content(
+            (schema::Images = "application/json"),
+            (schema::File = "application/octet-stream"),
+            (schema::File = "image/*"),
+            (schema::Form = "multipart/form-data"),
+        ),
+    ),
+    responses((status = 200, description = "What the model says", body = schema::OneOrMany)),
+)]
 pub(crate) async fn predictions(
     State(state): State<AppState>,
+    Extension(id): Extension<RequestId>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Answer>, ApiError> {
-    let similar = similar(query.as_deref().unwrap_or_default())?;
+) -> Result<Response, ApiError> {
+    let query = Query::new(query.as_deref());
+    let similar = query.number("similar", [0, MOST_SIMILAR], 0)?;
+    let wishes = Wishes { similar, heatmap: query.flag("heatmap")? };
+    let subject = subject(&headers)?;
     let form = body::form(&headers).ok_or_else(|| {
-        body::unsupported(&headers, "`image/*`, `application/octet-stream` or `application/json`")
+        let expected =
+            "`image/*`, `application/octet-stream`, `application/json` or `multipart/form-data` with a boundary";
+        body::unsupported(&headers, expected)
     })?;
-    answer(&state, form, body, similar).await.map(Json)
-}
-
-/// Most patients of whom a similar slice is named.
-const MOST_SIMILAR: usize = 20;
-
-/// The number after `similar=`; 0 without one. Other parameters are not looked at.
-fn similar(query: &str) -> Result<usize, ApiError> {
-    let Some(value) = query.split('&').find_map(|pair| pair.strip_prefix("similar=")) else { return Ok(0) };
-    let number = value.parse().ok().filter(|&number: &usize| number <= MOST_SIMILAR);
-    number.ok_or_else(|| {
-        // A value as long as the address may be says no more than its beginning.
-        let got = value.chars().take(40).collect();
-        ApiError::InvalidQuery { most: MOST_SIMILAR, got }
-    })
-}
-
-async fn answer(state: &AppState, form: Form, body: Body, similar: usize) -> Result<Answer, ApiError> {
-    let model = state.model().ok_or(ApiError::NoModel)?;
-    let _place = state.admission().try_acquire_owned().map_err(|_| ApiError::Overloaded)?;
-    let limits = *state.limits();
-    let body = body::read(body, &limits).await?;
-    let start = Instant::now();
-    let core = state.compute().acquire_owned().await.map_err(|error| ApiError::Internal(error.into()))?;
-    let work = tokio::task::spawn_blocking(move || {
-        // Held by the work, not by the handler: a client that goes away frees no core that is still busy.
-        let _core = core;
-        classify(model.as_ref(), form, body, limits.pixels, similar)
-    });
-    let mut answer = work.await.map_err(|error| ApiError::Internal(error.into()))??;
-    answer.milliseconds = (start.elapsed().as_secs_f64() * 1e6).round() / 1e3;
-    Ok(answer)
-}
-
-fn classify(
-    model: &dyn Classifier,
-    form: Form,
-    body: Vec<u8>,
-    max_pixels: usize,
-    similar: usize,
-) -> Result<Answer, ApiError> {
-    let bytes = body::image_bytes(form, body)?;
-    let image = pixels::decode_with_limits(&bytes, pixels::Limits { max_pixels })?;
-    drop(bytes);
-    let asked = similar > 0;
-    let Classified { probabilities, reasons, similar } =
-        model.classify_gated(&image, similar).map_err(ApiError::Internal)?;
-    let (top, probability) = highest(&probabilities)
-        .filter(|_| probabilities.len() == model.labels().len())
-        .ok_or_else(|| ApiError::Internal("the model gave no probability for each of its labels".into()))?;
-    let refusal = refusal(&reasons).map(ToString::to_string);
-    let named = model.labels().iter().zip(&probabilities);
-    Ok(Answer {
-        label: model.labels()[top].clone(),
-        probability,
-        probabilities: named.map(|(label, &value)| (label.clone(), value)).collect(),
-        model: model.id().to_owned(),
-        refer: refusal.or_else(|| model.refer(&probabilities)),
-        reasons,
-        similar: asked.then_some(similar),
-        milliseconds: 0.0,
-    })
-}
-
-/// The first of the highest values; `None` when there is none or one is not finite.
-fn highest(values: &[f32]) -> Option<(usize, f32)> {
-    let mut best: Option<(usize, f32)> = None;
-    for (index, &value) in values.iter().enumerate() {
-        if !value.is_finite() {
-            return None;
-        }
-        if best.is_none_or(|(_, highest)| value > highest) {
-            best = Some((index, value));
+    let desk = Desk { subject, ..Desk::open(&state, id, wishes)? };
+    let body = body::read(&headers, body, state.limits()).await?;
+    let begun = Instant::now();
+    match body::images(form, body, state.limits()).await? {
+        Images::One(image) => Ok(Json(desk.one(image).await?).into_response()),
+        Images::Many(images) => {
+            let predictions = desk.many(images).await?;
+            let milliseconds = thousandths(begun.elapsed().as_secs_f64() * 1e3);
+            Ok(Json(Answers { predictions, milliseconds }).into_response())
         }
     }
-    best
+}
+
+/// Header that says whose image it is.
+const SUBJECT: &str = "x-nephros-subject";
+/// Longest subject, in bytes.
+const LONGEST_SUBJECT: usize = 200;
+
+/// Whose images a request brings. It stands in a header, because proxies log addresses.
+fn subject(headers: &HeaderMap) -> Result<Option<Arc<str>>, ApiError> {
+    let Some(value) = headers.get(SUBJECT) else { return Ok(None) };
+    let text = value.to_str().ok().filter(|text| (1..=LONGEST_SUBJECT).contains(&text.len()));
+    let expected = "1 to 200 visible ASCII characters";
+    text.map(|text| Some(text.into())).ok_or(ApiError::InvalidHeader { name: SUBJECT, expected })
+}
+
+/// What is asked for beside the label.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wishes {
+    pub(crate) similar: usize,
+    pub(crate) heatmap: bool,
+}
+
+/// Where one request is answered, by the model that was current when it came.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    state: AppState,
+    lane: Arc<Lane>,
+    id: RequestId,
+    wishes: Wishes,
+    subject: Option<Arc<str>>,
+    /// Given back when the request ends; a batch is none that is limited by it.
+    _place: Option<Arc<tokio::sync::OwnedSemaphorePermit>>,
+}
+
+impl Desk {
+    fn open(state: &AppState, id: RequestId, wishes: Wishes) -> Result<Self, ApiError> {
+        let lane = state.lane().ok_or(ApiError::NoModel)?;
+        let place = state.admission().try_acquire_owned().map_err(|_| {
+            let waiting = lane.taken().max(1) as f64;
+            let retry_after = std::time::Duration::from_secs_f64(waiting * lane.seconds_an_image());
+            ApiError::Overloaded { retry_after }
+        })?;
+        let place = Some(Arc::new(place));
+        Ok(Self { state: state.clone(), lane, id, wishes, subject: None, _place: place })
+    }
+
+    /// Where a batch is answered: as many requests as it takes, by the model that is current at its begin.
+    ///
+    /// # Errors
+    /// [`ApiError::NoModel`].
+    pub(crate) fn of_batch(state: &AppState, id: RequestId) -> Result<Self, ApiError> {
+        let lane = state.lane().ok_or(ApiError::NoModel)?;
+        let wishes = Wishes::default();
+        Ok(Self { state: state.clone(), lane, id, wishes, subject: None, _place: None })
+    }
+
+    pub(crate) fn model(&self) -> &dyn Classifier {
+        self.lane.model().as_ref()
+    }
+
+    pub(crate) async fn one(&self, image: Bytes) -> Result<Answer, ApiError> {
+        let place = self.lane.reserve(1)?.pop();
+        let place = place.ok_or_else(|| ApiError::Internal("a place was given and is not there".into()))?;
+        self.answer(place, image).await
+    }
+
+    /// All of them, or an error that has nothing to do with a single image.
+    async fn many(
+        &self,
+        images: Vec<Result<Bytes, base64::DecodeError>>,
+    ) -> Result<Vec<OneOfMany>, ApiError> {
+        let places = self.lane.reserve(images.len())?;
+        let mut work = JoinSet::new();
+        for (index, (image, place)) in images.into_iter().zip(places).enumerate() {
+            let desk = self.clone();
+            // Dropping the set, as a client that leaves does, gives up what has not begun.
+            work.spawn(async move {
+                let answer = match image {
+                    Ok(image) => desk.answer(place, image).await,
+                    Err(error) => Err(ApiError::InvalidBase64(error)),
+                };
+                (index, answer)
+            });
+        }
+        let mut answers = Vec::new();
+        while let Some(finished) = work.join_next().await {
+            let (index, answer) = finished.map_err(|error| ApiError::Internal(error.into()))?;
+            let answer = match answer {
+                Ok(answer) => OneOfMany::Answer(Box::new(answer)),
+                Err(error) if is_of_the_image(&error) => OneOfMany::Error { error: error.detail() },
+                Err(error) => return Err(error),
+            };
+            answers.push((index, answer));
+        }
+        answers.sort_by_key(|(index, _)| *index);
+        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+    }
+
+    async fn answer(&self, place: Place, image: Bytes) -> Result<Answer, ApiError> {
+        let begun = Instant::now();
+        let ask = Ask { image: image.clone(), similar: self.wishes.similar };
+        let answered = self.lane.answer(place, ask).await?;
+        self.state.metrics().predicted(&self.lane, &answered);
+        let read = Read::of(&self.lane, &answered.classified);
+        let receipt = self.record(&answered, &read, &image).await?;
+        let heatmap = self.wishes.heatmap.then(|| self.state.heatmaps().keep(&self.lane, image)).flatten();
+        let mut answer = finish(&self.lane, answered, read, self.wishes);
+        answer.receipt = receipt;
+        answer.heatmap = heatmap.map(|id| format!("/api/v1/heatmaps/{id}"));
+        answer.milliseconds = thousandths(begun.elapsed().as_secs_f64() * 1e3);
+        Ok(answer)
+    }
+
+    /// Stores the prediction where predictions are stored. One that is not stored is not sent.
+    async fn record(
+        &self,
+        answered: &Answered,
+        read: &Read,
+        image: &Bytes,
+    ) -> Result<Option<String>, ApiError> {
+        let Some(ledger) = self.state.ledger() else { return Ok(None) };
+        let model = self.lane.model();
+        let record = PredictionRecord {
+            time: SystemTime::now(),
+            request: self.id.to_string(),
+            subject: self.subject.as_deref().map(str::to_owned),
+            image_sha256: answered.sha256.clone(),
+            image: image.clone(),
+            model: model.id().to_owned(),
+            provenance: model.provenance(),
+            labels: model.labels().to_vec(),
+            probabilities: answered.classified.probabilities.clone(),
+            top: answered.top,
+            refer: read.refer.clone(),
+            reasons: answered.classified.reasons.clone(),
+        };
+        match ledger.record(&record).await {
+            Ok(receipt) => Ok(Some(receipt)),
+            Err(LedgerError::Unavailable(source)) => Err(ApiError::StoreUnavailable(source)),
+            Err(error @ LedgerError::NoSuchReceipt) => Err(ApiError::Internal(error.into())),
+        }
+    }
+}
+
+/// Whether an error is about the image alone, so that the others of its request are answered.
+fn is_of_the_image(error: &ApiError) -> bool {
+    matches!(error, ApiError::InvalidBase64(_) | ApiError::Image(_))
+}
+
+/// How probabilities are to be read.
+pub(crate) struct Read {
+    pub(crate) refer: Option<String>,
+    calibrated: bool,
+}
+
+impl Read {
+    pub(crate) fn of(lane: &Lane, classified: &Classified) -> Self {
+        let refusal = refusal(&classified.reasons).map(ToString::to_string);
+        let refer = refusal.or_else(|| lane.model().refer(&classified.probabilities));
+        Self { refer, calibrated: lane.model().calibrated() }
+    }
+}
+
+fn finish(lane: &Lane, answered: Answered, read: Read, wishes: Wishes) -> Answer {
+    let Answered { classified: Classified { probabilities, reasons, similar }, top, timings, .. } = answered;
+    let model = lane.model();
+    let probability = probabilities[top];
+    let confidence = match (&read.refer, read.calibrated) {
+        (Some(_), _) => Some(Confidence::Refer("refer")),
+        (None, true) => Some(Confidence::Calibrated(probability)),
+        (None, false) => None,
+    };
+    Answer {
+        label: model.labels()[top].clone(),
+        probability,
+        probabilities: model.labels().iter().cloned().zip(probabilities).collect(),
+        model: model.id().to_owned(),
+        refer: read.refer,
+        confidence,
+        reasons,
+        similar: (wishes.similar > 0).then_some(similar),
+        heatmap: None,
+        receipt: None,
+        timings: timings.into(),
+        milliseconds: 0.0,
+    }
 }

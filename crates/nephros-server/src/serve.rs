@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     access::Access,
-    app,
+    app, app_without_metrics, metrics_app,
     state::{AppState, Service},
 };
 
@@ -20,6 +20,8 @@ pub struct ServeOptions {
     pub token: Option<String>,
     /// Serve on any address without a token; warned about at every start.
     pub allow_unauthenticated: bool,
+    /// Where `/metrics` is served instead, on the same address; port 0 lets the system choose.
+    pub metrics_port: Option<u16>,
     /// How long running requests may take after the signal to stop.
     pub drain: Duration,
     /// What is served.
@@ -33,6 +35,7 @@ impl Default for ServeOptions {
             address: SocketAddr::from(([127, 0, 0, 1], 8080)),
             token: None,
             allow_unauthenticated: false,
+            metrics_port: None,
             drain: Duration::from_secs(30),
             service: Service::default(),
         }
@@ -46,6 +49,7 @@ impl std::fmt::Debug for ServeOptions {
             .field("address", &self.address)
             .field("token", &self.token.is_some())
             .field("allow_unauthenticated", &self.allow_unauthenticated)
+            .field("metrics_port", &self.metrics_port)
             .field("drain", &self.drain)
             .field("service", &self.service)
             .finish()
@@ -123,6 +127,7 @@ impl ServeOptions {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    metrics: Option<(TcpListener, SocketAddr)>,
     drain: Duration,
     state: AppState,
 }
@@ -134,22 +139,28 @@ impl Server {
     /// See [`ServeError`].
     pub async fn bind(options: ServeOptions) -> Result<Self, ServeError> {
         let access = options.check()?;
-        let address = options.address;
-        let failed = |source| ServeError::Bind { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        let (listener, address) = listen(options.address).await?;
+        let metrics = match options.metrics_port {
+            Some(port) => Some(listen(SocketAddr::new(options.address.ip(), port)).await?),
+            None => None,
+        };
         if options.allow_unauthenticated && options.token.is_none() {
             tracing::warn!(
                 "--allow-unauthenticated: whoever reaches {address} can predict and start trainings without a token"
             );
         }
         let state = AppState::new(options.service, access);
-        Ok(Self { listener, address, drain: options.drain, state })
+        Ok(Self { listener, address, metrics, drain: options.drain, state })
     }
 
     /// The address listened on, with the port that the system chose.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address that `/metrics` is served on, where it has one of its own.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(|(_, address)| *address)
     }
 
     /// What the handlers share.
@@ -165,12 +176,35 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
         tracing::info!("serving on http://{}", self.address);
         let (sender, mut stopping) = watch::channel(());
+        let state = self.state.clone();
         let signal = async move {
             shutdown.await;
             tracing::info!("stopping: finishing the running requests");
+            state.stop();
             drop(sender);
         };
-        let server = axum::serve(self.listener, app(self.state)).with_graceful_shutdown(signal);
+        let warming = self.state.clone();
+        tokio::task::spawn_blocking(move || match warming.warm_up() {
+            Ok(()) => tracing::info!("ready"),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the model fails: not ready");
+            }
+        });
+        let routes = match self.metrics {
+            Some((listener, address)) => {
+                tracing::info!("metrics on http://{address}/metrics");
+                let metrics = metrics_app(self.state.clone());
+                let mut stopping = stopping.clone();
+                let served = axum::serve(listener, metrics).with_graceful_shutdown(async move {
+                    // An error means that the sender is gone, which is the signal.
+                    let _ = stopping.changed().await;
+                });
+                tokio::spawn(async move { served.await });
+                app_without_metrics(self.state)
+            }
+            None => app(self.state),
+        };
+        let server = axum::serve(self.listener, routes).with_graceful_shutdown(signal);
         let deadline = async {
             // An error means that the sender is gone, which is the signal.
             let _ = stopping.changed().await;
@@ -184,6 +218,13 @@ impl Server {
             }
         }
     }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let failed = |source| ServeError::Bind { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
 }
 
 /// [`Server::bind`] and [`Server::run`].

@@ -1,7 +1,8 @@
-//! What the handlers share: the model, the trainer, the samples and the limits.
+//! What the handlers share: the models, the jobs, the samples and the limits.
 
 use std::{
     fmt,
+    path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -10,120 +11,18 @@ use std::{
 };
 
 use axum::body::Bytes;
-use nephros_core::{
-    hint::Hint,
-    input_gate::{Reason, Similar},
-    pixels::RgbImage,
-    predictor::{Gated, Prediction, Predictor},
-};
+use nephros_serving::{Classifier, Engine, Lane, Options, ServingError, Slot};
 use tokio::sync::Semaphore;
 
-use crate::{access::Access, error::BoxError};
-
-/// What a model says about an image.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Classified {
-    /// Probability of each class; as many as there are labels.
-    pub probabilities: Vec<f32>,
-    /// What speaks against giving the image a label.
-    pub reasons: Vec<Reason>,
-    /// The nearest training slices, where they were asked for.
-    pub similar: Vec<Similar>,
-}
-
-/// A loaded model, as the server needs it.
-pub trait Classifier: Send + Sync {
-    /// What the model is called in answers: a digest or a file name.
-    fn id(&self) -> &str;
-
-    /// Class names, in the order of the probabilities.
-    fn labels(&self) -> &[String];
-
-    /// Probability of each class; as many as there are labels.
-    ///
-    /// # Errors
-    /// Whatever the engine reports; the client reads only that the server failed.
-    fn classify(&self, image: &RgbImage) -> Result<Vec<f32>, BoxError>;
-
-    /// As [`Self::classify`], with what speaks against giving the image a label and the nearest training
-    /// slices of `similar` patients; neither for a model that cannot tell.
-    ///
-    /// # Errors
-    /// As [`Self::classify`].
-    fn classify_gated(&self, image: &RgbImage, _similar: usize) -> Result<Classified, BoxError> {
-        Ok(Classified { probabilities: self.classify(image)?, ..Classified::default() })
-    }
-
-    /// Why a radiologist has to look at an image with these probabilities; `None` where the label
-    /// stands alone, or the model cannot tell.
-    fn refer(&self, _probabilities: &[f32]) -> Option<String> {
-        None
-    }
-}
-
-impl Classifier for Predictor {
-    fn id(&self) -> &str {
-        self.id()
-    }
-
-    fn labels(&self) -> &[String] {
-        self.labels()
-    }
-
-    fn classify(&self, image: &RgbImage) -> Result<Vec<f32>, BoxError> {
-        Ok(self.predict(image)?.probabilities)
-    }
-
-    fn classify_gated(&self, image: &RgbImage, similar: usize) -> Result<Classified, BoxError> {
-        let Gated { prediction, reasons, similar } = self.predict_gated(image, similar)?;
-        Ok(Classified { probabilities: prediction.probabilities, reasons, similar })
-    }
-
-    fn refer(&self, probabilities: &[f32]) -> Option<String> {
-        self.answer(&Prediction { probabilities: probabilities.to_vec() })?.reason
-    }
-}
-
-/// Runs the whole pipeline and gives what came of it.
-pub type Trainer = Arc<dyn Fn() -> Result<Trained, TrainFailure> + Send + Sync>;
-
-/// What a training that went through ends in.
-pub enum Trained {
-    /// A model to serve from now on.
-    Serve {
-        /// The model.
-        model: Arc<dyn Classifier>,
-        /// In what it is not as the one before, in a sentence that a client may read.
-        notice: Option<String>,
-    },
-    /// A model that is whole but not to be served; the current one stays.
-    Refused {
-        /// Its name.
-        model: String,
-        /// Why, in a sentence that a client may read.
-        reason: String,
-    },
-}
-
-/// Why a training gave no model.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct TrainFailure {
-    /// A sentence that a client may read.
-    pub message: String,
-    /// Advice for the client.
-    pub hint: Option<String>,
-    /// The whole story, for the log.
-    #[source]
-    pub source: Option<BoxError>,
-}
-
-impl TrainFailure {
-    /// A failure whose text, advice and chain come from an error.
-    pub fn new(error: impl Hint + Send + Sync + 'static) -> Self {
-        Self { message: error.to_string(), hint: error.hint(), source: Some(Box::new(error)) }
-    }
-}
+use crate::{
+    access::Access,
+    batch::Batches,
+    heatmap::Heatmaps,
+    ledger::Ledger,
+    metrics::Metrics,
+    models::ModelStore,
+    training::{Trainer, Trainings},
+};
 
 /// An image that the page offers to click.
 #[derive(Debug, Clone)]
@@ -138,7 +37,7 @@ pub struct Sample {
     pub content_type: String,
 }
 
-/// What one request may use.
+/// What one request, and all together, may use.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Bytes of a request body.
@@ -147,20 +46,64 @@ pub struct Limits {
     pub body_time: Duration,
     /// Pixels of a decoded image.
     pub pixels: usize,
-    /// Images decoded and classified at once.
+    /// Images of a request.
+    pub images: usize,
+    /// Brackets and braces inside one another in a JSON body.
+    pub json_depth: usize,
+    /// Images decoded at once.
     pub parallel: usize,
     /// Prediction requests taken at once, waiting ones included; more get 429.
     pub requests: usize,
+    /// Images taken by a model and not yet answered; more get 429.
+    pub queue: usize,
+    /// Images of a forward pass.
+    pub batch: usize,
+    /// Time from the whole body to the answer.
+    pub deadline: Duration,
+    /// Images of a batch job.
+    pub job_images: usize,
+    /// Bytes that the images of a zip file unpack to, together.
+    pub unpacked_bytes: u64,
+    /// Batch jobs that run at once.
+    pub jobs: usize,
+    /// Bytes of images that are kept for their heat maps, together.
+    pub heatmap_bytes: usize,
+    /// Time that an image is kept for its heat map.
+    pub heatmap_time: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
+        let Options { queue, batch, decoders, deadline, pixels } = Options::default();
         Self {
             body_bytes: 32 << 20,
             body_time: Duration::from_secs(30),
-            pixels: nephros_core::pixels::Limits::default().max_pixels,
-            parallel: std::thread::available_parallelism().map_or(1, usize::from),
+            pixels,
+            images: 32,
+            json_depth: 32,
+            parallel: decoders,
             requests: 256,
+            queue,
+            batch,
+            deadline,
+            job_images: 20_000,
+            unpacked_bytes: 4 << 30,
+            jobs: 2,
+            heatmap_bytes: 64 << 20,
+            heatmap_time: Duration::from_mins(10),
+        }
+    }
+}
+
+impl Limits {
+    fn options(&self) -> Options {
+        Options {
+            // A request of as many images as it may have fits into an empty queue.
+            queue: self.queue.max(self.images),
+            batch: self.batch,
+            decoders: self.parallel,
+            deadline: self.deadline,
+            pixels: self.pixels,
         }
     }
 }
@@ -170,11 +113,17 @@ impl Default for Limits {
 pub struct Service {
     /// The model to start with.
     pub model: Option<Arc<dyn Classifier>>,
-    /// What `POST /train` runs.
+    /// What a training runs.
     pub trainer: Option<Trainer>,
+    /// Where other models come from.
+    pub models: Option<Arc<dyn ModelStore>>,
+    /// Where predictions are recorded; without it nothing of them is kept.
+    pub ledger: Option<Arc<dyn Ledger>>,
+    /// The folder that batches of images are read from.
+    pub batch_root: Option<PathBuf>,
     /// Images that the page offers to click.
     pub samples: Vec<Sample>,
-    /// What one request may use.
+    /// What one request, and all together, may use.
     pub limits: Limits,
 }
 
@@ -183,6 +132,9 @@ impl fmt::Debug for Service {
         f.debug_struct("Service")
             .field("model", &self.model.as_ref().map(|model| model.id().to_owned()))
             .field("trainer", &self.trainer.is_some())
+            .field("models", &self.models.is_some())
+            .field("ledger", &self.ledger.is_some())
+            .field("batch_root", &self.batch_root.is_some())
             .field("samples", &self.samples.len())
             .field("limits", &self.limits)
             .finish()
@@ -191,28 +143,29 @@ impl fmt::Debug for Service {
 
 /// Shared by all requests; a clone is a reference to the same state.
 ///
-/// **Invariant:** the only thing that changes is which model is current, and why the last one
-/// trained is not. No request writes anything that another request reads.
+/// **Invariant:** what changes is which model is current and what the jobs have done. No request writes
+/// anything that another request reads, but for what it was given an id for: a job, a heat map, a receipt.
 #[derive(Clone)]
 pub struct AppState(Arc<Inner>);
 
 struct Inner {
-    current: RwLock<Current>,
+    engine: Engine,
+    slot: Slot,
+    /// Why the model trained last is not the current one.
+    refused: RwLock<Option<String>>,
+    ready: AtomicBool,
+    stopping: AtomicBool,
     trainer: Option<Trainer>,
-    training: AtomicBool,
+    trainings: Trainings,
+    batches: Batches,
+    heatmaps: Heatmaps,
+    models: Option<Arc<dyn ModelStore>>,
+    ledger: Option<Arc<dyn Ledger>>,
+    metrics: Metrics,
     samples: Vec<Sample>,
     limits: Limits,
     access: Access,
-    compute: Arc<Semaphore>,
     admission: Arc<Semaphore>,
-}
-
-/// The model that answers, what is to be known about it, and why a newer one does not.
-#[derive(Clone, Default)]
-struct Current {
-    model: Option<Arc<dyn Classifier>>,
-    notice: Option<String>,
-    refused: Option<String>,
 }
 
 impl fmt::Debug for AppState {
@@ -224,53 +177,127 @@ impl fmt::Debug for AppState {
 impl AppState {
     /// State of a server that starts with `service` and lets in whom `access` allows.
     pub fn new(service: Service, access: Access) -> Self {
-        let Service { model, trainer, samples, limits } = service;
+        let Service { model, trainer, models, ledger, batch_root, samples, limits } = service;
+        let engine = Engine::new(limits.options());
+        let slot = Slot::new(model.map(|model| engine.lane(model)));
         Self(Arc::new(Inner {
-            current: RwLock::new(Current { model, ..Current::default() }),
+            engine,
+            slot,
+            refused: RwLock::default(),
+            ready: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             trainer,
-            training: AtomicBool::new(false),
+            trainings: Trainings::default(),
+            batches: Batches::new(batch_root, limits.jobs),
+            heatmaps: Heatmaps::new(limits.heatmap_bytes, limits.heatmap_time),
+            models,
+            ledger,
+            metrics: Metrics::new(),
             samples,
             limits,
             access,
-            compute: Arc::new(Semaphore::new(limits.parallel.max(1))),
             admission: Arc::new(Semaphore::new(limits.requests.max(1))),
         }))
     }
 
-    /// The current model; a request keeps the one it started with.
-    pub fn model(&self) -> Option<Arc<dyn Classifier>> {
-        self.current().model
+    /// Answers for a picture with the model to start with; the server is ready from then on. Blocks.
+    ///
+    /// # Errors
+    /// [`ServingError`]: a model that fails here would fail every client.
+    pub fn warm_up(&self) -> Result<(), ServingError> {
+        if let Some(lane) = self.lane() {
+            lane.warm_up()?;
+        }
+        self.0.ready.store(true, Ordering::Release);
+        Ok(())
     }
 
-    /// In what the current model is not as the one before.
-    pub fn notice(&self) -> Option<String> {
-        self.current().notice
+    /// Whether clients should be sent here.
+    pub fn is_ready(&self) -> bool {
+        let started = self.0.ready.load(Ordering::Acquire) && !self.0.stopping.load(Ordering::Acquire);
+        started && self.lane().is_some()
+    }
+
+    /// From now on nobody new should be sent here, and jobs are asked to stop.
+    pub(crate) fn stop(&self) {
+        self.0.stopping.store(true, Ordering::Release);
+        self.0.trainings.cancel_all();
+        self.0.batches.cancel_all();
+    }
+
+    /// The current model with its queue; a request keeps the one it started with.
+    pub fn lane(&self) -> Option<Arc<Lane>> {
+        self.0.slot.current()
     }
 
     /// Why the model of the last training is not the current one.
     pub fn refused(&self) -> Option<String> {
-        self.current().refused
+        self.0.refused.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn current(&self) -> Current {
-        // A reader or writer that panicked held the lock for a clone or an assignment: the value is whole.
-        self.0.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What the model before the current one is called.
+    pub(crate) fn previous(&self) -> Option<String> {
+        self.0.slot.previous().map(|lane| lane.model().id().to_owned())
     }
 
-    /// Makes `model` the current one for requests that start from now on; `notice` is what clients are
-    /// told about it.
-    pub fn replace_model(&self, model: Arc<dyn Classifier>, notice: Option<String>) {
-        *self.0.current.write().unwrap_or_else(PoisonError::into_inner) =
-            Current { model: Some(model), notice, refused: None };
+    /// Makes `model` the current one for requests that start from now on, once it has answered for a
+    /// picture; `notice` is what clients are told about it. What the model before took, it finishes. Blocks.
+    ///
+    /// # Errors
+    /// [`ServingError`]; the current model stays.
+    pub fn replace_model(
+        &self,
+        model: Arc<dyn Classifier>,
+        notice: Option<String>,
+    ) -> Result<(), ServingError> {
+        let lane = self.0.engine.lane_with(model, notice);
+        lane.warm_up()?;
+        self.0.slot.replace(lane);
+        self.set_refused(None);
+        self.0.ready.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Changes the current model and the one before; `None` where there is none before.
+    pub(crate) fn roll_back(&self) -> Option<Arc<Lane>> {
+        self.0.slot.roll_back()
     }
 
     /// Keeps the current model and notes why the one just trained does not take its place.
     pub(crate) fn refuse_model(&self, reason: String) {
-        self.0.current.write().unwrap_or_else(PoisonError::into_inner).refused = Some(reason);
+        self.set_refused(Some(reason));
+    }
+
+    fn set_refused(&self, reason: Option<String>) {
+        *self.0.refused.write().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     pub(crate) fn trainer(&self) -> Option<Trainer> {
         self.0.trainer.clone()
+    }
+
+    pub(crate) fn trainings(&self) -> &Trainings {
+        &self.0.trainings
+    }
+
+    pub(crate) fn batches(&self) -> &Batches {
+        &self.0.batches
+    }
+
+    pub(crate) fn heatmaps(&self) -> &Heatmaps {
+        &self.0.heatmaps
+    }
+
+    pub(crate) fn models(&self) -> Option<&Arc<dyn ModelStore>> {
+        self.0.models.as_ref()
+    }
+
+    pub(crate) fn ledger(&self) -> Option<&Arc<dyn Ledger>> {
+        self.0.ledger.as_ref()
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     pub(crate) fn samples(&self) -> &[Sample] {
@@ -285,28 +312,8 @@ impl AppState {
         &self.0.access
     }
 
-    /// Places for running decodes and forward passes.
-    pub(crate) fn compute(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.0.compute)
-    }
-
     /// Places for requests taken at once.
     pub(crate) fn admission(&self) -> Arc<Semaphore> {
         Arc::clone(&self.0.admission)
-    }
-
-    /// The right to train; `None` while another training holds it.
-    pub(crate) fn begin_training(&self) -> Option<TrainingGuard> {
-        let taken = self.0.training.swap(true, Ordering::AcqRel);
-        (!taken).then(|| TrainingGuard(self.clone()))
-    }
-}
-
-/// Ends the training when dropped, a panic of the trainer included.
-pub(crate) struct TrainingGuard(AppState);
-
-impl Drop for TrainingGuard {
-    fn drop(&mut self) {
-        self.0.0.training.store(false, Ordering::Release);
     }
 }

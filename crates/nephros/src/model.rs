@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use nephros_core::{
     abstention::Abstention,
     bundle::{self, Admission, BundleError, Evaluation},
+    explain::Explainer,
     predictor::Predictor,
 };
 use nephros_train::config::Config;
@@ -37,15 +38,17 @@ pub fn tell_evaluation(evaluation: Option<&Evaluation>, quiet: bool) {
     }
 }
 
-/// Loads the model to serve, unless its evaluation speaks against it.
+/// Loads the model to serve, unless its evaluation speaks against it, and says where it was.
 ///
 /// # Errors
 /// [`nephros_core::bundle::BundleError::Refused`] without `force`.
-pub fn load_current(args: &ModelArgs, global: &Global, force: bool) -> anyhow::Result<Predictor> {
+pub fn load_current(args: &ModelArgs, global: &Global, force: bool) -> anyhow::Result<(Explainer, PathBuf)> {
     let path = find(args.model.as_deref(), global)?;
-    let predictor = read(args, &path, global.quiet)?;
-    admit(&path, &predictor, force)?;
-    Ok(predictor)
+    let explainer =
+        Explainer::load(&path, args.preprocessing.map(Into::into), args.precision.map(Into::into))?;
+    tell(explainer.predictor(), global.quiet);
+    admit(&path, explainer.predictor(), force)?;
+    Ok((explainer, path))
 }
 
 /// Lets a model be served, with a warning in the log where the gate did not say yes.
@@ -78,6 +81,12 @@ const NO_INPUT_GATE: &str = "this model does not know its training images, so ev
 fn read(args: &ModelArgs, path: &Path, quiet: bool) -> anyhow::Result<Predictor> {
     let predictor =
         Predictor::load_as(path, args.preprocessing.map(Into::into), args.precision.map(Into::into))?;
+    tell(&predictor, quiet);
+    Ok(predictor)
+}
+
+/// Tells on stderr what a model does not say of itself, or never does.
+fn tell(predictor: &Predictor, quiet: bool) {
     let shortage = predictor.abstention().and_then(Abstention::shortage);
     let shortage = shortage.map(|shortage| format!("every image is referred to a radiologist: {shortage}"));
     // A Keras file says even less, which its assumption tells.
@@ -86,7 +95,6 @@ fn read(args: &ModelArgs, path: &Path, quiet: bool) -> anyhow::Result<Predictor>
     for note in predictor.assumption().map(str::to_owned).into_iter().chain(shortage).chain(ungated) {
         output::note(&format!("note: {note}"));
     }
-    Ok(predictor)
 }
 
 /// `--model`, a path or a name in a registry; else the bundle of the last training, else `model/`.
@@ -110,7 +118,8 @@ pub fn find(named: Option<&Path>, global: &Global) -> anyhow::Result<PathBuf> {
     Err(CliError::NoModel { looked }.into())
 }
 
-fn trained_bundle(global: &Global) -> anyhow::Result<PathBuf> {
+/// The bundle of the last training, whether it is there or not.
+pub fn trained_bundle(global: &Global) -> anyhow::Result<PathBuf> {
     let training = if global.config.is_file() {
         Config::load(&global.config)?.training.root_dir
     } else {

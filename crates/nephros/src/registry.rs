@@ -94,13 +94,7 @@ fn list(args: &ModelsArgs) -> anyhow::Result<Status> {
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     rows.extend(versions.iter().map(|version| {
         let run = version.run.as_deref().map_or("-", |run| run.get(..8).unwrap_or(run));
-        let gate = match (version.tag("nephros.gate"), version.tag("nephros.forced")) {
-            (_, Some(_)) => "forced",
-            (Some("passed"), None) => "passed",
-            (Some("not evaluated"), None) => "not evaluated",
-            (Some(_), None) => "refused",
-            (None, None) => "-",
-        };
+        let gate = gate(version).unwrap_or("-");
         vec![
             version.name.clone(),
             version.version.to_string(),
@@ -113,6 +107,42 @@ fn list(args: &ModelsArgs) -> anyhow::Result<Status> {
     }));
     output::line(&columns(&rows))?;
     Ok(Status::Done)
+}
+
+/// What the evaluation of a version said, where its tags tell.
+pub fn gate(version: &ModelVersion) -> Option<&'static str> {
+    match (version.tag("nephros.gate"), version.tag("nephros.forced")) {
+        (_, Some(_)) => Some("forced"),
+        (Some("passed"), None) => Some("passed"),
+        (Some("not evaluated"), None) => Some("not evaluated"),
+        (Some(_), None) => Some("refused"),
+        (None, None) => None,
+    }
+}
+
+/// All versions of all registered models.
+pub fn all_versions() -> anyhow::Result<Vec<ModelVersion>> {
+    let registry = open(Use::Read)?;
+    let mut versions = Vec::new();
+    for name in registry.names()? {
+        versions.extend(registry.versions(&name)?);
+    }
+    Ok(versions)
+}
+
+/// Makes a version the champion of its model, if the gate or `force` lets it.
+pub fn make_champion(version: &ModelVersion, force: bool) -> anyhow::Result<Change> {
+    let registry = open(Use::Change)?;
+    let forced = champion_forced(registry.as_ref(), version.clone(), force)?;
+    let (name, number) = (&version.name, version.version);
+    Ok(registry::promote(registry.as_ref(), name, number, CHAMPION, &tracking::user(), forced)?)
+}
+
+/// Whether only `force` lets a version be champion.
+fn champion_forced(registry: &dyn Registry, version: ModelVersion, force: bool) -> anyhow::Result<bool> {
+    let path = registry.fetch(&Source::Version(version), &cache_dir().join("models"))?;
+    let predictor = Predictor::load(&path, None)?;
+    Ok(tracking::admitted(&path, &predictor, force)?)
 }
 
 fn versions(args: &ModelsArgs, registry: &dyn Registry) -> Result<Vec<ModelVersion>, RegistryError> {
@@ -131,11 +161,7 @@ fn versions(args: &ModelsArgs, registry: &dyn Registry) -> Result<Vec<ModelVersi
 fn promote(args: &ModelsArgs, name: &str, number: u32, alias: &str, force: bool) -> anyhow::Result<Status> {
     let registry = open(Use::Change)?;
     let version = registry::version(registry.as_ref(), name, number)?;
-    let forced = alias == CHAMPION && {
-        let path = registry.fetch(&Source::Version(version), &cache_dir().join("models"))?;
-        let predictor = Predictor::load(&path, None)?;
-        tracking::admitted(&path, &predictor, force)?
-    };
+    let forced = alias == CHAMPION && champion_forced(registry.as_ref(), version, force)?;
     let change = registry::promote(registry.as_ref(), name, number, alias, &tracking::user(), forced)?;
     tell(args, name, &change)
 }

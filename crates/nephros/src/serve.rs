@@ -1,5 +1,9 @@
 //! `serve`: the web page and the REST service.
 
+mod served;
+mod shelf;
+mod watched;
+
 use std::{
     env::{self, VarError},
     io,
@@ -8,52 +12,78 @@ use std::{
 };
 
 use anyhow::Context as _;
-use nephros_core::{bundle::BundleError, network::Precision, pixels::RgbImage, predictor::Predictor};
+use nephros_core::{bundle::BundleError, explain::Explainer, network::Precision};
 use nephros_server::{
-    BoxError, Classified, Classifier, ServeError, ServeOptions, Server, Service, TrainFailure, Trained,
-    Trainer,
+    Classifier, Ledger, ServeError, ServeOptions, Server, Service, TrainFailure, Trained, Trainer,
 };
-use nephros_train::{progress::Progress, stages::Project};
+use nephros_store::{Store, StoreConfig};
+use nephros_train::stages::Project;
 
+pub use self::{served::Served, watched::Watched};
+
+use self::shelf::Shelf;
 use crate::{
     cli::{Global, LogFormat, ServeArgs},
     errors::{self, CliError, Status},
     interrupt, model, output,
     progress::Display,
+    receipts::{self, Kept},
     stages::{self, Stage},
 };
 
 /// Runs the command until it is stopped.
 pub fn run(args: &ServeArgs, global: &Global) -> anyhow::Result<Status> {
     let in_project = global.config.is_file();
+    let receipts =
+        (!args.no_receipts).then(|| receipts::settings(None, &receipts::section(global)?)).transpose()?;
     let options = ServeOptions {
         address: resolve(&args.host, args.port)?,
         token: token()?,
         allow_unauthenticated: args.allow_unauthenticated,
+        metrics_port: args.metrics_port,
         service: Service {
             model: load(args, global, in_project)?,
             trainer: in_project.then(|| trainer(global, args)),
+            models: in_project.then(|| Shelf::shared(global)),
+            batch_root: args.batch_root.clone(),
             ..Service::default()
         },
         ..ServeOptions::default()
     };
-    serve(options, global)
+    serve(options, receipts, global)
 }
 
-/// Listens, says where, and serves until Ctrl-C or SIGTERM, which end it in good order.
-pub fn serve(options: ServeOptions, global: &Global) -> anyhow::Result<Status> {
+/// Listens, says where, and serves until Ctrl-C or SIGTERM, which end it in good order. Predictions are
+/// recorded where `receipts` says.
+pub fn serve(
+    mut options: ServeOptions,
+    receipts: Option<StoreConfig>,
+    global: &Global,
+) -> anyhow::Result<Status> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the server's threads")?;
-    let served = runtime.block_on(async {
+    let served: anyhow::Result<()> = runtime.block_on(async {
+        let store = match receipts {
+            Some(receipts) => Some(Store::open(receipts).await?),
+            None => None,
+        };
+        options.service.ledger = store.clone().map(|store| Arc::new(Kept(store)) as Arc<dyn Ledger>);
         let server = Server::bind(options).await?;
         let listening = format!("listening on http://{}", server.address());
         match global.log_format {
             LogFormat::Text => output::note(&listening),
             LogFormat::Json => tracing::info!("{listening}"),
         }
-        server.run(interrupt::wait()).await
+        if let Some(address) = server.metrics_address() {
+            output::note(&format!("metrics on http://{address}/metrics"));
+        }
+        server.run(interrupt::wait()).await?;
+        if let Some(store) = store {
+            store.close().await;
+        }
+        Ok(())
     });
     // A training that still runs has been asked to stop; it ends with the process.
     runtime.shutdown_background();
@@ -81,7 +111,7 @@ pub fn resolve(host: &str, port: u16) -> anyhow::Result<SocketAddr> {
 /// In a project a server may start without a model: a training brings one.
 fn load(args: &ServeArgs, global: &Global, in_project: bool) -> anyhow::Result<Option<Arc<dyn Classifier>>> {
     match model::load_current(&args.model, global, args.force) {
-        Ok(predictor) => Ok(Some(Arc::new(Served(predictor)))),
+        Ok((explainer, path)) => Ok(Some(Arc::new(Served::new(explainer, &path)?))),
         Err(error) if in_project && matches!(error.downcast_ref(), Some(CliError::NoModel { .. })) => {
             tracing::warn!("no model yet: `nephros run` or POST /train makes one");
             Ok(None)
@@ -90,39 +120,14 @@ fn load(args: &ServeArgs, global: &Global, in_project: bool) -> anyhow::Result<O
     }
 }
 
-/// A predictor behind the server's trait.
-pub struct Served(pub Predictor);
-
-impl Classifier for Served {
-    fn id(&self) -> &str {
-        self.0.id()
-    }
-
-    fn labels(&self) -> &[String] {
-        self.0.labels()
-    }
-
-    fn classify(&self, image: &RgbImage) -> Result<Vec<f32>, BoxError> {
-        Ok(self.0.predict(image)?.probabilities)
-    }
-
-    fn classify_gated(&self, image: &RgbImage, similar: usize) -> Result<Classified, BoxError> {
-        self.0.classify_gated(image, similar)
-    }
-
-    fn refer(&self, probabilities: &[f32]) -> Option<String> {
-        Classifier::refer(&self.0, probabilities)
-    }
-}
-
 /// Runs the pipeline of the project and loads the model it made.
 fn trainer(global: &Global, args: &ServeArgs) -> Trainer {
     let (global, force) = (global.clone(), args.force);
     let precision = args.model.precision.map(Into::into);
-    Arc::new(move || {
+    Arc::new(move |run| {
         let project =
             stages::load(&global).map_err(|error| failure("the configuration cannot be used", error))?;
-        retrain(&project, force, precision, &Display::new(&global))
+        retrain(&project, force, precision, &Watched::new(Display::new(&global), run))
     })
 }
 
@@ -134,23 +139,27 @@ pub fn retrain(
     project: &Project,
     force: bool,
     precision: Option<Precision>,
-    progress: &dyn Progress,
+    progress: &Watched<'_>,
 ) -> Result<Trained, TrainFailure> {
     for stage in Stage::ALL {
-        stage
+        progress.stage(stage.name());
+        let summary = stage
             .run(project, progress)
             .map_err(|error| failure(&format!("the stage `{}` failed", stage.name()), error))?;
+        progress.log(&summary);
     }
     let bundle = project.bundle_dir();
-    let predictor = Predictor::load(&bundle, None)
+    let explainer = Explainer::load(&bundle, None, None)
         .map_err(|error| failure("the new model cannot be loaded", error.into()))?;
-    match model::admit(&bundle, &predictor, force) {
+    match model::admit(&bundle, explainer.predictor(), force) {
         Ok(()) => {
+            let model = Served::new(explainer, &bundle)
+                .map_err(|error| failure("the new model cannot be read again", error))?;
             let notice = (precision == Some(Precision::Int8)).then(|| IN_FLOATS.to_owned());
-            Ok(Trained::Serve { model: Arc::new(Served(predictor)), notice })
+            Ok(Trained::Serve { model: Arc::new(model), notice })
         }
         Err(BundleError::Refused { gate, .. }) => {
-            let model = predictor.id().to_owned();
+            let model = explainer.predictor().id().to_owned();
             Ok(Trained::Refused { reason: format!("{model} failed the gate: {gate}"), model })
         }
         Err(error) => Err(failure("the new model cannot be marked as forced", error.into())),

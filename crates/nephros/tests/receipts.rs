@@ -7,11 +7,9 @@ mod common;
 use common::{
     Folder, Run,
     model::{bitmap, save_bundle},
+    server::{Server, ask},
 };
-use nephros_conv::Isa;
-use nephros_core::{digest::sha256_file, pixels, predictor::Predictor};
-use nephros_store::{MasterKey, Model, NewPrediction, Store, StoreConfig};
-use serde_json::Value;
+use serde_json::{Value, json as value};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -38,41 +36,23 @@ fn restrict(folder: &Folder, below: &str) {
     }
 }
 
-/// What the server does with each prediction.
+/// Predictions of three images of two subjects, by a server.
 fn record(folder: &Folder) -> Vec<String> {
-    let bundle = folder.path("artifacts/training/bundle");
-    let predictor = Predictor::load(&bundle, None).unwrap();
-    let model = Model {
-        id: predictor.id().to_owned(),
-        bundle_sha256: sha256_file(&bundle.join("bundle.json")).unwrap(),
-        preprocessing: serde_json::to_string(predictor.preprocessing()).unwrap(),
-        engine: format!("nephros {} {}", env!("CARGO_PKG_VERSION"), Isa::detect()),
-        labels: predictor.labels().to_vec(),
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let database = folder.path("store/receipts.db").to_str().unwrap().parse().unwrap();
-        let master_key = Some(MasterKey::from_hex(KEY, "the test").unwrap());
-        let config = StoreConfig { keep_images: true, master_key, ..StoreConfig::new(database) };
-        let store = Store::open(config).await.unwrap();
-        let mut receipts = Vec::new();
-        for (subject, color) in [("anna", [10, 10, 10]), ("anna", [90, 90, 90]), ("bert", [250, 200, 150])] {
-            let image = bitmap(32, color);
-            let prediction = predictor.predict(&pixels::decode(&image).unwrap()).unwrap();
-            let new = NewPrediction {
-                subject: Some(subject.into()),
-                image,
-                model: model.clone(),
-                label: predictor.labels()[prediction.top()].clone(),
-                probabilities: prediction.probabilities,
-                refer: None,
-                reasons: Vec::new(),
-            };
-            receipts.push(store.record(new).await.unwrap().id.to_string());
-        }
-        store.close().await;
-        receipts
-    })
+    let server = Server::start(folder, &[]);
+    let images = [("anna", [10, 10, 10]), ("anna", [90, 90, 90]), ("bert", [250, 200, 150])];
+    let receipts = images.map(|(subject, color)| {
+        let headers = format!("Content-Type: image/bmp\r\nX-Nephros-Subject: {subject}\r\n");
+        let answer = ask(&server.address, "POST /api/v1/predictions", &headers, &bitmap(32, color));
+        body(&answer)["receipt"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    });
+    server.stop();
+    receipts.into()
+}
+
+/// The JSON of an answer.
+fn body(answer: &str) -> Value {
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1)
+        .unwrap_or_else(|error| panic!("{error}: {answer}"))
 }
 
 /// Changes the database as someone with a client does.
@@ -207,6 +187,57 @@ fn keys_are_rotated_and_stores_restored() {
     assert_eq!(run.code, 0, "{run:?}");
     assert_eq!(run.stdout, "restored and verified 5 entries, 3 images\n");
     assert_eq!(folder.run(&["verify"]).code, 0);
+}
+
+#[test]
+fn the_server_lists_what_it_recorded_and_what_readers_say() {
+    let (folder, receipts) = prepared();
+    let server = Server::start(&folder, &[]);
+    let history = || body(&ask(&server.address, "GET /api/v1/history", "", b""));
+    let listed = history();
+    let listed: Vec<&str> =
+        listed.as_array().unwrap().iter().map(|entry| entry["receipt"].as_str().unwrap()).collect();
+    assert_eq!(listed, [&receipts[2], &receipts[1], &receipts[0]]);
+    let say = |receipt: &str, said: &str| {
+        let asked = format!("POST /api/v1/history/{receipt}/feedback");
+        ask(&server.address, &asked, "Content-Type: application/json\r\n", said.as_bytes())
+    };
+    let corrected = r#"{"verdict": "corrects", "label": "Normal", "comment": "a cyst"}"#;
+    assert!(say(&receipts[1], corrected).starts_with("HTTP/1.1 204"));
+    assert!(say(&receipts[1], r#"{"verdict": "agrees"}"#).starts_with("HTTP/1.1 204"));
+    assert!(say(&receipts[1], r#"{"verdict": "agrees", "label": "Normal"}"#).contains("invalid_field"));
+    for unknown in ["0".repeat(32), "unknown".into()] {
+        assert!(say(&unknown, r#"{"verdict": "agrees"}"#).contains("no_such_receipt"), "{unknown}");
+    }
+    let expected = value!([
+        {"verdict": "corrects", "label": "Normal", "comment": "a cyst"},
+        {"verdict": "agrees"},
+    ]);
+    assert_eq!(history()[1]["feedback"], expected);
+    let older = format!("GET /api/v1/history?limit=1&before={}", receipts[1]);
+    let older = body(&ask(&server.address, &older, "", b""));
+    assert_eq!((older.as_array().unwrap().len(), &older[0]["receipt"]), (1, &Value::from(&*receipts[0])));
+
+    // An erasure beside the running server.
+    assert_eq!(folder.run(&["store", "erase", "--subject", "anna"]).code, 0);
+    let left = history();
+    assert_eq!((left.as_array().unwrap().len(), &left[0]["receipt"]), (1, &Value::from(&*receipts[2])));
+    assert!(say(&receipts[1], r#"{"verdict": "agrees"}"#).contains("no_such_receipt"));
+    server.stop();
+    assert_eq!(folder.run(&["verify"]).code, 0);
+}
+
+#[test]
+fn no_receipts_are_written_where_none_are_wanted() {
+    let folder = Folder::project();
+    save_bundle(&folder.path("artifacts/training/bundle"));
+    let server = Server::start(&folder, &["--no-receipts"]);
+    let headers = "Content-Type: image/bmp\r\n";
+    let answer = body(&ask(&server.address, "POST /api/v1/predictions", headers, &bitmap(32, [9, 9, 9])));
+    assert_eq!(answer["receipt"], Value::Null);
+    assert!(ask(&server.address, "GET /api/v1/history", "", b"").contains("no_history"));
+    server.stop();
+    assert!(!folder.path("store").exists());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::support::{image_json, local, png, post, send, with_model};
 async fn many_mixed_requests_each_get_their_own_answer() {
     let mut service = with_model();
     service.limits.requests = 2048;
+    service.limits.queue = 2048;
     let app = local(service);
     let mut running = JoinSet::new();
     for round in 0..4 {

@@ -42,6 +42,10 @@ async fn predictions_takes_a_file_or_json() {
         let mut json = answer.json();
         let milliseconds = json.as_object_mut().unwrap().remove("milliseconds").unwrap();
         assert!(milliseconds.as_f64().unwrap() >= 0.0);
+        let timings = json.as_object_mut().unwrap().remove("timings").unwrap();
+        assert_eq!(timings["batch"], 1);
+        let parts = ["prepare_ms", "queue_ms", "compute_ms"].map(|part| timings[part].as_f64().unwrap());
+        assert!(parts.iter().sum::<f64>() <= milliseconds.as_f64().unwrap() + 0.01, "{timings}");
         // 204/255 = 0.8; 1 - 0.8 in f32 is 0.19999999, and both are written as the shortest text of an f32.
         let probabilities = json!({"Normal": 0.199_999_99, "Tumor": 0.8});
         assert_eq!(
@@ -141,7 +145,7 @@ async fn a_failed_training_leaves_the_model_and_can_be_repeated() {
 
 #[tokio::test]
 async fn a_trainer_that_panics_does_not_block_the_next_training() {
-    let app = local(Service { trainer: Some(Arc::new(|| panic!("trainer bug"))), ..with_model() });
+    let app = local(Service { trainer: Some(Arc::new(|_: &_| panic!("trainer bug"))), ..with_model() });
     for _ in 0..2 {
         assert_eq!(send(&app, post("/train", "text/plain", "")).await.code(), "internal");
     }

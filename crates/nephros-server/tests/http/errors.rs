@@ -7,12 +7,15 @@ use axum::{
     body::Body,
     http::{Request, StatusCode, header},
 };
-use nephros_core::pixels::RgbImage;
-use nephros_server::{Access, AppState, BoxError, Classifier, Code, Limits, Service, app};
+use nephros_core::{pixels::RgbImage, predictor::Prepared};
+use nephros_server::{Access, AppState, BoxError, Classified, Classifier, Code, Limits, Service, app};
 
 use crate::support::{
-    Answer, RedModel, Stalled, get, held_trainer, image_json, local, png, post, predict, send, with_model,
+    Answer, FullDisk, RedModel, Stalled, equipped, get, held_trainer, image_json, local, png, post, predict,
+    send, with_model, zip_of,
 };
+
+const SUBJECT: header::HeaderName = header::HeaderName::from_static("x-nephros-subject");
 
 /// Breaks its promises.
 struct BrokenModel(Vec<f32>);
@@ -26,8 +29,16 @@ impl Classifier for BrokenModel {
         &[]
     }
 
-    fn classify(&self, _: &RgbImage) -> Result<Vec<f32>, BoxError> {
-        if self.0.is_empty() { Err("secret path /srv/model".into()) } else { Ok(self.0.clone()) }
+    fn prepare(&self, _: &RgbImage, similar: usize) -> Prepared {
+        Prepared { input: Vec::new(), traits: None, similar }
+    }
+
+    fn classify(&self, batch: &[Prepared]) -> Result<Vec<Classified>, BoxError> {
+        if self.0.is_empty() {
+            return Err("secret path /srv/model".into());
+        }
+        let classified = Classified { probabilities: self.0.clone(), ..Classified::default() };
+        Ok(vec![classified; batch.len()])
     }
 }
 
@@ -46,26 +57,86 @@ fn json(body: impl Into<Body>) -> Request<Body> {
     post("/predict", "application/json", body)
 }
 
+/// What an address is asked, and the code that it answers with.
+type Case<'a> = (Code, &'a Router, Request<Body>);
+
+fn post_json(path: &str, body: &str) -> Request<Body> {
+    post(path, "application/json", body.to_owned())
+}
+
+/// Bodies of a prediction that cannot be used.
+fn bad_bodies(plain: &Router) -> Vec<Case<'_>> {
+    let mut truncated = png(1);
+    truncated.truncate(40);
+    let many = r#"{"images": ["", "", "", ""]}"#;
+    vec![
+        (Code::InvalidJson, plain, json(r#"{"image": "#)),
+        (Code::JsonTooDeep, plain, json("[".repeat(40))),
+        (Code::InvalidBase64, plain, json(r#"{"image": "!!!!"}"#)),
+        (Code::InvalidMultipart, plain, post("/api/v1/predictions", "multipart/form-data; boundary=B", "x")),
+        (Code::InvalidQuery, plain, post("/api/v1/predictions?similar=many", "image/png", png(1))),
+        (Code::MissingField, plain, json(r#"{"picture": "AAAA"}"#)),
+        (Code::NotAnImage, plain, json(image_json(b"hello, world"))),
+        (Code::CorruptImage, plain, json(image_json(&truncated))),
+        (Code::UnsupportedContentType, plain, post("/predict", "text/plain", "x")),
+        (Code::UnsupportedEncoding, plain, with_header(predict(1), header::CONTENT_ENCODING, "gzip")),
+        (Code::TooManyImages, plain, post_json("/api/v1/predictions", many)),
+        (Code::InvalidHeader, plain, with_header(post_json("/api/v1/predictions", "{}"), SUBJECT, "")),
+    ]
+}
+
+/// What is not there, or not as it is asked for.
+fn bad_requests<'a>(plain: &'a Router, equipped: &'a Router) -> Vec<Case<'a>> {
+    let batch = |path: &str| post_json("/api/v1/batches", &format!("{{\"path\": \"{path}\"}}"));
+    let load = |model: &str| post_json("/api/v1/models/load", &format!("{{\"model\": \"{model}\"}}"));
+    let zip = |bytes: Vec<u8>| post("/api/v1/batches", "application/zip", bytes);
+    vec![
+        (Code::NotFound, plain, get("/nowhere")),
+        (Code::MethodNotAllowed, plain, get("/predict")),
+        (Code::NoBatches, plain, batch("scans")),
+        (Code::OutsideRoot, equipped, batch("../scans")),
+        (Code::NoSuchBatch, equipped, batch("nowhere")),
+        (Code::NotAZip, equipped, zip(b"PK".to_vec())),
+        (Code::DecompressedTooLarge, equipped, zip(zip_of(&[("a.png", &[0; 2000])]))),
+        (Code::NoModels, plain, get("/api/v1/models")),
+        (Code::NoSuchModel, equipped, load("nothing")),
+        (Code::ModelRefused, equipped, load("worse")),
+        (Code::UnusableModel, equipped, load("broken")),
+        (Code::InvalidField, equipped, post_json("/api/v1/models/load", r#"{"path": "x"}"#)),
+        (Code::NoPrevious, plain, post("/api/v1/models/rollback", "text/plain", "")),
+        (Code::NoHistory, plain, get("/api/v1/history")),
+        (Code::NoSuchReceipt, equipped, {
+            post_json("/api/v1/history/unknown/feedback", r#"{"verdict": "agrees"}"#)
+        }),
+        (Code::NoSuchHeatmap, plain, get("/api/v1/heatmaps/0")),
+        (Code::NoSuchJob, plain, get("/api/v1/trainings/0")),
+        (Code::TrainingUnavailable, plain, post("/train", "text/plain", "")),
+        (Code::NotReady, plain, get("/health/ready")),
+    ]
+}
+
 /// One answer for each code that a single request can bring about.
 async fn simple_errors() -> Vec<(Code, Answer)> {
-    let plain = local(with_model());
+    let plain = limited(|limits| limits.images = 3);
+    let mut service = equipped();
+    service.limits.unpacked_bytes = 1000;
+    let folder = tempfile::tempdir().unwrap();
+    service.batch_root = Some(folder.path().to_owned());
+    let equipped = local(service);
     let guarded = app(AppState::new(with_model(), Access::token("right")));
     let (failing, outcome) = held_trainer();
     outcome.send(Err("no images in the class `Tumor`")).unwrap();
     let failing = local(Service { trainer: Some(failing), ..with_model() });
     let broken = local(Service { model: Some(Arc::new(BrokenModel(vec![]))), ..Service::default() });
-    let mut truncated = png(1);
-    truncated.truncate(40);
-    let cases = [
-        (Code::InvalidJson, &plain, json(r#"{"image": "#)),
-        (Code::InvalidBase64, &plain, json(r#"{"image": "!!!!"}"#)),
-        (Code::InvalidQuery, &plain, post("/api/v1/predictions?similar=many", "image/png", png(1))),
-        (Code::MissingField, &plain, json(r#"{"picture": "AAAA"}"#)),
-        (Code::NotAnImage, &plain, json(image_json(b"hello, world"))),
-        (Code::CorruptImage, &plain, json(image_json(&truncated))),
-        (Code::UnsupportedContentType, &plain, post("/predict", "text/plain", "x")),
-        (Code::NotFound, &plain, get("/nowhere")),
-        (Code::MethodNotAllowed, &plain, get("/predict")),
+    let empty = local(Service::default());
+    let full = local(Service { ledger: Some(Arc::new(FullDisk)), ..with_model() });
+    let small = limited(|limits| limits.body_bytes = 20);
+    let few = limited(|limits| limits.pixels = 5);
+    let hasty = limited(|limits| limits.body_time = Duration::from_millis(20));
+    let late = limited(|limits| limits.deadline = Duration::ZERO);
+    let mut cases = bad_bodies(&plain);
+    cases.extend(bad_requests(&plain, &equipped));
+    cases.extend([
         (Code::Unauthorized, &guarded, predict(1)),
         (Code::ForeignHost, &plain, with_header(predict(1), header::HOST, "evil.example")),
         (
@@ -73,21 +144,43 @@ async fn simple_errors() -> Vec<(Code, Answer)> {
             &plain,
             with_header(post("/train", "text/plain", ""), header::ORIGIN, "https://evil.example"),
         ),
-        (Code::TrainingUnavailable, &plain, post("/train", "text/plain", "")),
         (Code::TrainingFailed, &failing, post("/train", "text/plain", "")),
-        (Code::NoModel, &local(Service::default()), predict(1)),
+        (Code::NoModel, &empty, predict(1)),
         (Code::Internal, &broken, predict(1)),
-        (Code::BodyTooLarge, &limited(|limits| limits.body_bytes = 20), predict(1)),
-        (Code::ImageTooLarge, &limited(|limits| limits.pixels = 5), predict(1)),
-        (Code::RequestTimeout, &limited(|limits| limits.body_time = Duration::from_millis(20)), {
-            json(Body::new(Stalled))
-        }),
-    ];
+        (Code::StoreUnavailable, &full, predict(1)),
+        (Code::BodyTooLarge, &small, predict(1)),
+        (Code::ImageTooLarge, &few, predict(1)),
+        (Code::RequestTimeout, &hasty, json(Body::new(Stalled))),
+        (Code::DeadlineExceeded, &late, predict(1)),
+    ]);
     let mut answers = Vec::new();
     for (code, app, request) in cases {
-        answers.push((code, send(app, request).await));
+        answers.push((code, documented(app, request).await));
     }
     answers
+}
+
+/// Sends a request; its answer has to be one that the OpenAPI document has for its address.
+async fn documented(app: &Router, request: Request<Body>) -> Answer {
+    let (method, path) = (request.method().as_str().to_ascii_lowercase(), request.uri().path().to_owned());
+    let answer = send(app, request).await;
+    let document = send(app, get("/api/v1/openapi.json")).await.json();
+    let paths = document["paths"].as_object().unwrap();
+    let fits = |pattern: &str| {
+        let (pattern, path): (Vec<_>, Vec<_>) = (pattern.split('/').collect(), path.split('/').collect());
+        pattern.len() == path.len()
+            && pattern.iter().zip(&path).all(|(part, own)| part.starts_with('{') || part == own)
+    };
+    let found = paths.iter().find(|(pattern, item)| fits(pattern) && item.get(&method).is_some());
+    // What is not in the document is `not_found` or `method_not_allowed`.
+    let Some((_, item)) = found else {
+        assert!(["not_found", "method_not_allowed"].contains(&answer.code().as_str()), "{method} {path}");
+        return answer;
+    };
+    let status = answer.status.as_u16().to_string();
+    let told = item[&method]["responses"][&status]["description"].as_str().unwrap_or_default();
+    assert!(told.contains(&format!("`{}`", answer.code())), "{method} {path} {}: {told}", answer.code());
+    answer
 }
 
 /// The answers that need another request to be running.
@@ -95,6 +188,7 @@ async fn errors_beside_another_request() -> Vec<(Code, Answer)> {
     let (trainer, outcome) = held_trainer();
     let mut service = Service { trainer: Some(trainer), ..with_model() };
     service.limits.requests = 1;
+    service.limits.jobs = 1;
     let app = local(service);
     let training = tokio::spawn({
         let app = app.clone();
@@ -106,13 +200,22 @@ async fn errors_beside_another_request() -> Vec<(Code, Answer)> {
     });
     // Both run up to the point where they wait.
     tokio::task::yield_now().await;
+    let batch = || post("/api/v1/batches", "application/zip", zip_of(&[("a.png", &png(7))]));
     let answers = vec![
-        (Code::TrainingRunning, send(&app, post("/train", "text/plain", "")).await),
-        (Code::Overloaded, send(&app, predict(1)).await),
+        (Code::TrainingRunning, documented(&app, post("/train", "text/plain", "")).await),
+        (Code::Overloaded, documented(&app, predict(1)).await),
+        (Code::BatchRunning, {
+            assert_eq!(send(&app, batch()).await.status, StatusCode::ACCEPTED);
+            documented(&app, batch()).await
+        }),
+        (Code::JobEnded, {
+            stalled.abort();
+            let id = send(&app, get("/api/v1/trainings")).await.json()[0]["id"].as_str().unwrap().to_owned();
+            outcome.send(Ok("red-2")).unwrap();
+            assert_eq!(training.await.unwrap().status, StatusCode::OK);
+            documented(&app, post(&format!("/api/v1/trainings/{id}/cancel"), "text/plain", "")).await
+        }),
     ];
-    stalled.abort();
-    outcome.send(Ok("red-2")).unwrap();
-    assert_eq!(training.await.unwrap().status, StatusCode::OK);
     answers
 }
 
@@ -138,7 +241,7 @@ async fn every_code_occurs_with_its_status_and_shape() {
         assert!(answer.headers.contains_key("x-request-id"));
     }
     let seen: BTreeSet<Code> = answers.iter().map(|(code, _)| *code).collect();
-    assert_eq!(seen, BTreeSet::from(Code::ALL));
+    assert_eq!(seen, Code::ALL.iter().copied().collect::<BTreeSet<Code>>());
     let texts: Vec<String> = answers.iter().map(|(_, answer)| describe(answer)).collect();
     insta::assert_snapshot!("every_error", texts.join("\n\n"));
 }
@@ -173,15 +276,6 @@ async fn after_an_overload_the_place_is_free_again() {
     assert_eq!(send(&app, predict(250)).await.status, StatusCode::OK);
 }
 
-#[test]
-fn the_module_doc_lists_every_code_with_its_status() {
-    let doc = include_str!("../../src/lib.rs");
-    for code in Code::ALL {
-        let row = format!("//! | `{}` | {} |", code.as_str(), code.status().as_u16());
-        assert!(doc.contains(&row), "{row}");
-    }
-}
-
 #[tokio::test]
 async fn a_panic_is_an_internal_error_without_its_text() {
     struct Panicking;
@@ -192,7 +286,10 @@ async fn a_panic_is_an_internal_error_without_its_text() {
         fn labels(&self) -> &[String] {
             &[]
         }
-        fn classify(&self, _: &RgbImage) -> Result<Vec<f32>, BoxError> {
+        fn prepare(&self, _: &RgbImage, _: usize) -> Prepared {
+            panic!("secret")
+        }
+        fn classify(&self, _: &[Prepared]) -> Result<Vec<Classified>, BoxError> {
             panic!("secret")
         }
     }

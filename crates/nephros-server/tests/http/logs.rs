@@ -6,7 +6,8 @@ use std::{
 };
 
 use axum::http::header;
-use nephros_server::{Access, AppState, BoxError, Classifier, Service, app};
+use nephros_core::predictor::Prepared;
+use nephros_server::{Access, AppState, BoxError, Classified, Classifier, Service, app};
 
 use crate::support::{get, post, predict, send, with_model};
 
@@ -86,7 +87,10 @@ async fn an_internal_error_is_logged_once_with_its_chain_and_id() {
         fn labels(&self) -> &[String] {
             &[]
         }
-        fn classify(&self, _: &nephros_core::pixels::RgbImage) -> Result<Vec<f32>, BoxError> {
+        fn prepare(&self, _: &nephros_core::pixels::RgbImage, similar: usize) -> Prepared {
+            Prepared { input: Vec::new(), traits: None, similar }
+        }
+        fn classify(&self, _: &[Prepared]) -> Result<Vec<Classified>, BoxError> {
             Err(Box::new(io::Error::other("engine stopped")))
         }
     }

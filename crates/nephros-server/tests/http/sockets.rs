@@ -8,7 +8,7 @@ use std::{
 };
 
 use nephros_core::hint::Hint;
-use nephros_server::{ServeError, ServeOptions, Server, Service, Trainer};
+use nephros_server::{ServeError, ServeOptions, Server, Service, Trainer, TrainingRun};
 use tokio::{
     sync::oneshot,
     task::{JoinHandle, spawn_blocking},
@@ -72,9 +72,9 @@ async fn a_request_that_was_taken_is_finished_after_the_signal() {
     let (held, outcome) = held_trainer();
     let (start_signal, started) = mpsc::channel();
     let start_signal = Mutex::new(start_signal);
-    let trainer: Trainer = Arc::new(move || {
+    let trainer: Trainer = Arc::new(move |run: &TrainingRun| {
         start_signal.lock().unwrap().send(()).unwrap();
-        held()
+        held(run)
     });
     let server = start(Service { trainer: Some(trainer), ..with_model() }, Duration::from_mins(1)).await;
     let address = server.address;

@@ -1,7 +1,7 @@
 //! Requests, answers and a model whose answer can be read off the image.
 
 use std::{
-    io::{self, Cursor},
+    io::{self, Cursor, Write as _},
     pin::Pin,
     sync::{Arc, Mutex, mpsc},
     task::{Context, Poll},
@@ -15,9 +15,11 @@ use axum::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http_body::Frame;
 use http_body_util::BodyExt;
-use nephros_core::{input_gate::Similar, pixels::RgbImage};
+use nephros_core::{input_gate::Similar, pixels::RgbImage, predictor::Prepared};
 use nephros_server::{
-    Access, AppState, BoxError, Classified, Classifier, Service, TrainFailure, Trained, Trainer, app,
+    Access, AppState, BoxError, Classified, Classifier, Feedback, HistoryEntry, HistoryPage, Ledger,
+    LedgerError, LedgerFuture, ModelEntry, ModelKind, ModelStore, ModelsError, PredictionRecord, Service,
+    TrainFailure, Trained, Trainer, TrainingRun, app,
 };
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -44,12 +46,11 @@ impl Classifier for RedModel {
         &self.labels
     }
 
-    fn classify(&self, image: &RgbImage) -> Result<Vec<f32>, BoxError> {
-        let tumor = f32::from(image.pixels()[0]) / 255.0;
-        Ok(vec![1.0 - tumor, tumor])
+    fn prepare(&self, image: &RgbImage, similar: usize) -> Prepared {
+        Prepared { input: vec![f32::from(image.pixels()[0])], traits: None, similar }
     }
 
-    fn classify_gated(&self, image: &RgbImage, similar: usize) -> Result<Classified, BoxError> {
+    fn classify(&self, batch: &[Prepared]) -> Result<Vec<Classified>, BoxError> {
         let slice = |number: usize| Similar {
             path: format!("Tumor/{number}.png"),
             class: "Tumor".to_owned(),
@@ -57,8 +58,21 @@ impl Classifier for RedModel {
             group: None,
             distance: 0.25 * number as f64,
         };
-        let similar = (1..=similar).map(slice).collect();
-        Ok(Classified { probabilities: self.classify(image)?, similar, ..Classified::default() })
+        let answer = |image: &Prepared| {
+            let tumor = image.input[0] / 255.0;
+            let similar = (1..=image.similar).map(slice).collect();
+            Classified { probabilities: vec![1.0 - tumor, tumor], similar, ..Classified::default() }
+        };
+        Ok(batch.iter().map(answer).collect())
+    }
+
+    fn explains(&self) -> bool {
+        true
+    }
+
+    /// The picture itself.
+    fn explain(&self, image: &RgbImage) -> Option<Result<Vec<u8>, BoxError>> {
+        Some(Ok(png(image.pixels()[0])))
     }
 
     fn refer(&self, probabilities: &[f32]) -> Option<String> {
@@ -150,7 +164,7 @@ impl HttpBody for Stalled {
 pub fn held_trainer() -> (Trainer, mpsc::Sender<Result<&'static str, &'static str>>) {
     let (sender, receiver) = mpsc::channel::<Result<&'static str, &'static str>>();
     let receiver = Mutex::new(receiver);
-    let trainer: Trainer = Arc::new(move || match receiver.lock().unwrap().recv().unwrap() {
+    let trainer: Trainer = Arc::new(move |_: &TrainingRun| match receiver.lock().unwrap().recv().unwrap() {
         Ok(id) if id.starts_with("worse") => Ok(Trained::Refused {
             model: id.to_owned(),
             reason: "all 8 images were called `Normal`".to_owned(),
@@ -166,4 +180,128 @@ pub fn held_trainer() -> (Trainer, mpsc::Sender<Result<&'static str, &'static st
         }),
     });
     (trainer, sender)
+}
+
+/// Models by the names of a test: `worse` is refused, `broken` cannot be loaded, `red-…` is a red model.
+pub struct Models(pub Mutex<Vec<String>>);
+
+impl Models {
+    fn entry(name: &str, champion: bool) -> ModelEntry {
+        ModelEntry {
+            name: name.to_owned(),
+            kind: ModelKind::Registry,
+            registered: Some("red".to_owned()),
+            version: name.split_once('-').and_then(|(_, number)| number.parse().ok()),
+            aliases: if champion { vec!["champion".to_owned()] } else { Vec::new() },
+            gate: Some("passed".to_owned()),
+            created: None,
+        }
+    }
+}
+
+impl ModelStore for Models {
+    fn list(&self) -> Result<Vec<ModelEntry>, ModelsError> {
+        let champions = self.0.lock().unwrap();
+        Ok(["red-5", "red-6"].map(|name| Self::entry(name, champions.iter().any(|own| own == name))).into())
+    }
+
+    fn load(&self, name: &str, force: bool) -> Result<Arc<dyn Classifier>, ModelsError> {
+        match name {
+            "red-5" => Ok(RedModel::shared("red-5")),
+            "red-6" => Ok(RedModel::shared("red-6")),
+            "worse" if force => Ok(RedModel::shared("worse")),
+            "worse" => Err(ModelsError::Refused { reason: "all images were called `Normal`".to_owned() }),
+            "broken" => Err(ModelsError::Unusable {
+                reason: "it fails its own check".to_owned(),
+                source: "secret path /srv/model".into(),
+            }),
+            _ => Err(ModelsError::NoSuchModel),
+        }
+    }
+
+    fn promote(&self, name: &str, _: bool) -> Result<ModelEntry, ModelsError> {
+        if name == "worse" {
+            return Err(ModelsError::Refused { reason: "it stays what it is".to_owned() });
+        }
+        *self.0.lock().unwrap() = vec![name.to_owned()];
+        Ok(Self::entry(name, true))
+    }
+}
+
+/// A ledger in memory.
+#[derive(Default)]
+pub struct Notebook(Mutex<Vec<HistoryEntry>>);
+
+impl Ledger for Notebook {
+    fn record<'a>(&'a self, record: &'a PredictionRecord) -> LedgerFuture<'a, String> {
+        Box::pin(async move {
+            let mut entries = self.0.lock().unwrap();
+            let receipt = format!("r{}", entries.len());
+            entries.push(HistoryEntry {
+                receipt: receipt.clone(),
+                time: "2026-11-27T08:00:00.000Z".to_owned(),
+                model: record.model.clone(),
+                label: record.labels[record.top].clone(),
+                probability: record.probabilities[record.top],
+                refer: record.refer.clone(),
+                image_sha256: record.image_sha256.clone(),
+                feedback: Vec::new(),
+            });
+            Ok(receipt)
+        })
+    }
+
+    fn history<'a>(&'a self, page: &'a HistoryPage) -> LedgerFuture<'a, Vec<HistoryEntry>> {
+        Box::pin(async move {
+            let entries = self.0.lock().unwrap();
+            let before =
+                page.before.as_ref().and_then(|before| entries.iter().position(|own| own.receipt == *before));
+            Ok(entries[..before.unwrap_or(entries.len())].iter().rev().take(page.limit).cloned().collect())
+        })
+    }
+
+    fn feedback<'a>(&'a self, receipt: &'a str, feedback: &'a Feedback) -> LedgerFuture<'a, ()> {
+        Box::pin(async move {
+            let mut entries = self.0.lock().unwrap();
+            let entry = entries.iter_mut().find(|entry| entry.receipt == receipt);
+            entry.ok_or(LedgerError::NoSuchReceipt)?.feedback.push(feedback.clone());
+            Ok(())
+        })
+    }
+}
+
+/// A ledger that can keep nothing.
+pub struct FullDisk;
+
+impl Ledger for FullDisk {
+    fn record<'a>(&'a self, _: &'a PredictionRecord) -> LedgerFuture<'a, String> {
+        Box::pin(async { Err(LedgerError::Unavailable("no space left on device".into())) })
+    }
+
+    fn history<'a>(&'a self, _: &'a HistoryPage) -> LedgerFuture<'a, Vec<HistoryEntry>> {
+        Box::pin(async { Err(LedgerError::Unavailable("no space left on device".into())) })
+    }
+
+    fn feedback<'a>(&'a self, _: &'a str, _: &'a Feedback) -> LedgerFuture<'a, ()> {
+        Box::pin(async { Err(LedgerError::Unavailable("no space left on device".into())) })
+    }
+}
+
+/// A server with all that a server can have, but for a trainer and a folder of batches.
+pub fn equipped() -> Service {
+    Service {
+        models: Some(Arc::new(Models(Mutex::default()))),
+        ledger: Some(Arc::new(Notebook::default())),
+        ..with_model()
+    }
+}
+
+/// A zip file of these files.
+pub fn zip_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, bytes) in files {
+        archive.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+        archive.write_all(bytes).unwrap();
+    }
+    archive.finish().unwrap().into_inner()
 }

@@ -9,8 +9,9 @@ use std::{
     time::Instant,
 };
 
-use nephros_core::predictor::Predictor;
+use nephros_core::explain::Explainer;
 use nephros_server::{ServeError, ServeOptions, Service};
+use nephros_store::{Database, StoreConfig};
 use nephros_train::{
     config::{CONFIG_TEMPLATE, PARAMS_DEMO_TEMPLATE},
     controls::Checks,
@@ -27,7 +28,7 @@ use crate::{
     errors::Status,
     init, model, output, phantom,
     progress::Display,
-    serve::{self, Served},
+    serve::{self, Served, Watched},
     stages::{self, Stage},
     tracking,
 };
@@ -100,17 +101,22 @@ fn serve_project(project: Project, address: SocketAddr, global: &Global) -> anyh
     let dataset = Dataset::load(&project)?;
     let split = Split::read(&project.split_file())?;
     let samples = samples::choose(&dataset.root, &dataset.subset(&split, Subset::Test))?;
-    let predictor = Predictor::load(&project.bundle_dir(), None)?;
-    model::admit(&project.bundle_dir(), &predictor, false)?;
-    let progress = Display::new(global);
+    let bundle = project.bundle_dir();
+    let explainer = Explainer::load(&bundle, None, None)?;
+    model::admit(&bundle, explainer.predictor(), false)?;
+    let store = project.path(&project.config.store.path);
+    let display = Display::new(global);
     let service = Service {
-        model: Some(Arc::new(Served(predictor))),
-        trainer: Some(Arc::new(move || serve::retrain(&project, false, None, &progress))),
+        model: Some(Arc::new(Served::new(explainer, &bundle)?)),
+        trainer: Some(Arc::new(move |run| {
+            serve::retrain(&project, false, None, &Watched::new(display, run))
+        })),
         samples,
         ..Service::default()
     };
     let token = serve::token()?;
-    serve::serve(ServeOptions { address, token, service, ..ServeOptions::default() }, global)
+    let receipts = StoreConfig::new(Database::Sqlite(store));
+    serve::serve(ServeOptions { address, token, service, ..ServeOptions::default() }, Some(receipts), global)
 }
 
 fn check_free(address: SocketAddr) -> Result<(), ServeError> {

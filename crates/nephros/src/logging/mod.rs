@@ -30,7 +30,8 @@ const KEPT: usize = 5;
 pub const FAILURE: &str = "nephros::failure";
 
 /// Our crates; others are heard from warnings on.
-const CRATES: [&str; 5] = ["nephros", "nephros_conv", "nephros_core", "nephros_train", "nephros_server"];
+const CRATES: [&str; 6] =
+    ["nephros", "nephros_conv", "nephros_core", "nephros_train", "nephros_server", "nephros_serving"];
 
 /// Begins to log; `project` is the folder to keep the log file in, if the command has one.
 ///

@@ -1,5 +1,6 @@
 //! `verify` and `store`: the receipts of predictions.
 
+mod kept;
 mod manage;
 mod verify;
 
@@ -11,12 +12,14 @@ use std::{
 use anyhow::Context as _;
 use nephros_conv::Isa;
 use nephros_core::{digest::sha256_file, predictor::Predictor};
+use nephros_server::Provenance;
 use nephros_store::{Database, MasterKey, Model, StoreConfig, StoreError};
 use nephros_train::{
     config::{self, Config},
     progress::Cancelled,
 };
 
+pub use kept::Kept;
 pub use manage::run as manage;
 pub use verify::run as verify;
 
@@ -49,16 +52,19 @@ pub fn settings(named: Option<&str>, section: &config::Store) -> anyhow::Result<
     Ok(StoreConfig { keep_images, master_key, checkpoint, ..StoreConfig::new(database) })
 }
 
-/// What a receipt says about a loaded model; `path` is its bundle or Keras file.
-pub fn model(predictor: &Predictor, path: &Path) -> anyhow::Result<Model> {
+/// What it takes to repeat an answer of a loaded model; `path` is its bundle or Keras file.
+pub fn provenance(predictor: &Predictor, path: &Path) -> anyhow::Result<Provenance> {
     let file = if path.is_dir() { path.join("bundle.json") } else { PathBuf::from(path) };
-    Ok(Model {
-        id: predictor.id().to_owned(),
+    Ok(Provenance {
         bundle_sha256: sha256_file(&file)?,
         preprocessing: serde_json::to_string(predictor.preprocessing())?,
         engine: format!("nephros {} {}", env!("CARGO_PKG_VERSION"), Isa::detect()),
-        labels: predictor.labels().to_vec(),
     })
+}
+
+/// What a receipt says about a loaded model; `path` is its bundle or Keras file.
+pub fn model(predictor: &Predictor, path: &Path) -> anyhow::Result<Model> {
+    Ok(kept::model(predictor.id(), provenance(predictor, path)?, predictor.labels()))
 }
 
 /// Runs `work` to its end, or to Ctrl-C, which leaves the database as if it had not begun or as it is

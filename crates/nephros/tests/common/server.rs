@@ -51,12 +51,16 @@ pub fn request(address: &str, path: &str, body: &str) -> String {
 
 /// The whole answer to a POST.
 pub fn post(address: &str, path: &str, kind: &str, body: &[u8]) -> String {
+    ask(address, &format!("POST {path}"), &format!("Content-Type: {kind}\r\n"), body)
+}
+
+/// The whole answer to a request; `asked` is its method and path, `headers` its own header lines.
+pub fn ask(address: &str, asked: &str, headers: &str, body: &[u8]) -> String {
     let mut connection = TcpStream::connect(address).unwrap();
     let length = body.len();
     write!(
         connection,
-        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {kind}\r\n\
-         Content-Length: {length}\r\n\r\n"
+        "{asked} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n"
     )
     .unwrap();
     connection.write_all(body).unwrap();

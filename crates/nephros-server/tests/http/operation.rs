@@ -1,0 +1,96 @@
+//! For whoever runs the server: health, metrics, request ids.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use nephros_server::{Access, AppState, Service, app};
+use serde_json::json;
+
+use crate::support::{get, local, png, post, predict, send, with_model};
+
+#[tokio::test]
+async fn a_server_is_live_at_once_and_ready_when_its_model_is_warm() {
+    let state = AppState::new(with_model(), Access::loopback());
+    let app = app(state.clone());
+    assert_eq!(send(&app, get("/health/live")).await.json(), json!({"status": "live"}));
+    assert_eq!(send(&app, get("/health/ready")).await.code(), "not_ready");
+    state.warm_up().unwrap();
+    assert_eq!(send(&app, get("/health/ready")).await.json(), json!({"status": "ready"}));
+}
+
+#[tokio::test]
+async fn without_a_model_nobody_should_be_sent_here() {
+    let state = AppState::new(Service::default(), Access::loopback());
+    state.warm_up().unwrap();
+    assert_eq!(send(&app(state), get("/health/ready")).await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn metrics_count_what_happened() {
+    let app = local(with_model());
+    for red in [10, 250, 251] {
+        assert_eq!(send(&app, predict(red)).await.status, StatusCode::OK);
+    }
+    send(&app, post("/api/v1/predictions", "image/png", "no image")).await;
+    send(&app, get("/Mustermann")).await;
+    let metrics = send(&app, get("/metrics")).await;
+    let kind = metrics.header(header::CONTENT_TYPE).unwrap();
+    assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
+    let text = metrics.text();
+    for line in [
+        r#"nephros_requests_total{route="/predict",method="POST",status="200"} 3"#,
+        r#"nephros_requests_total{route="/api/v1/predictions",method="POST",status="422"} 1"#,
+        r#"nephros_requests_total{route="unmatched",method="GET",status="404"} 1"#,
+        r#"nephros_errors_total{code="not_an_image"} 1"#,
+        r#"nephros_predictions_total{model="red-1",label="Normal",refused="false"} 1"#,
+        r#"nephros_predictions_total{model="red-1",label="Tumor",refused="false"} 2"#,
+        r#"nephros_model{model="red-1"} 1"#,
+        "nephros_batch_images_count 3",
+        "nephros_queue_images 0",
+        "nephros_ready 0",
+    ] {
+        assert!(text.lines().any(|own| own == line), "{line} in\n{text}");
+    }
+    assert!(text.ends_with("# EOF\n"));
+    assert!(!text.contains("Mustermann"));
+}
+
+#[tokio::test]
+async fn metrics_ask_for_the_token() {
+    let app = app(AppState::new(with_model(), Access::token("right")));
+    assert_eq!(send(&app, get("/metrics")).await.code(), "unauthorized");
+}
+
+#[tokio::test]
+async fn a_well_formed_id_is_kept_and_nothing_that_could_be_a_name() {
+    let app = local(with_model());
+    let id = async |sent: &str| {
+        let mut request = get("/health");
+        request.headers_mut().insert("x-request-id", HeaderValue::from_str(sent).unwrap());
+        send(&app, request).await.header("x-request-id").unwrap().to_owned()
+    };
+    for good in ["0af7651916cd43dd8448eb211c80319c", "123e4567-e89b-12d3-a456-426614174000", "ABCDEF01"] {
+        assert_eq!(id(good).await, good);
+    }
+    for bad in ["", "abc", "Mustermann_Erika", "0af76519 16cd", &"a".repeat(65), "g0000000"] {
+        assert_ne!(id(bad).await, bad);
+    }
+}
+
+#[tokio::test]
+async fn a_heat_map_is_there_for_who_asked_and_as_long_as_its_model() {
+    let state = AppState::new(with_model(), Access::loopback());
+    let app = app(state.clone());
+    let asked = send(&app, post("/api/v1/predictions?heatmap=true", "image/png", png(9))).await.json();
+    let link = asked["heatmap"].as_str().unwrap();
+    let map = send(&app, get(link)).await;
+    assert_eq!((map.status, map.header(header::CONTENT_TYPE)), (StatusCode::OK, Some("image/png")));
+    assert_eq!(map.body.as_ref(), png(9));
+    let unasked = send(&app, post("/api/v1/predictions", "image/png", png(9))).await.json();
+    assert_eq!(unasked.get("heatmap"), None);
+    // The model before the current one is kept for a roll back; the one before that is gone.
+    for id in ["red-2", "red-3"] {
+        let state = state.clone();
+        let model = crate::support::RedModel::shared(id);
+        tokio::task::spawn_blocking(move || state.replace_model(model, None)).await.unwrap().unwrap();
+    }
+    assert_eq!(send(&app, get(link)).await.code(), "no_such_heatmap");
+}

@@ -1,0 +1,134 @@
+//! The store of receipts behind the server's trait.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use nephros_server::{
+    Feedback, HistoryEntry, HistoryPage, Ledger, LedgerError, LedgerFuture, PredictionRecord, Provenance,
+    Verdict,
+};
+use nephros_store::{
+    self as store, Entry, Filter, Kind, Model, NewPrediction, Opinion, Page, Reason, ReceiptId, Store,
+    StoreError,
+};
+
+/// Predictions that are answered once they are on the disk of the database.
+pub struct Kept(pub Store);
+
+impl Ledger for Kept {
+    fn record<'a>(&'a self, record: &'a PredictionRecord) -> LedgerFuture<'a, String> {
+        Box::pin(async {
+            let receipt = self.0.record(prediction(record)).await.map_err(refused)?;
+            Ok(receipt.id.to_string())
+        })
+    }
+
+    fn history<'a>(&'a self, page: &'a HistoryPage) -> LedgerFuture<'a, Vec<HistoryEntry>> {
+        Box::pin(async { self.page(page).await.map_err(refused) })
+    }
+
+    fn feedback<'a>(&'a self, receipt: &'a str, feedback: &'a Feedback) -> LedgerFuture<'a, ()> {
+        Box::pin(async {
+            let about: ReceiptId = receipt.parse().map_err(refused)?;
+            let Feedback { verdict, label, comment } = feedback.clone();
+            let verdict = store::Verdict { opinion: opinion(verdict), label, reader: None, comment };
+            self.0.feedback(&about, verdict).await.map(drop).map_err(refused)
+        })
+    }
+}
+
+impl Kept {
+    /// The newest predictions that are not erased, with what was said about them.
+    async fn page(&self, page: &HistoryPage) -> Result<Vec<HistoryEntry>, StoreError> {
+        let before = match &page.before {
+            Some(receipt) => Some(self.0.entry(&receipt.parse()?).await?.receipt.position),
+            None => None,
+        };
+        let limit = u32::try_from(page.limit).unwrap_or(u32::MAX);
+        let filter = Filter { kind: Some(Kind::Prediction), ..Filter::default() };
+        let predictions = self.0.history(filter, Page { before, limit }).await?;
+        let mut said = HashMap::new();
+        for entry in &predictions {
+            let about = Some(entry.receipt.id.clone());
+            let filter = Filter { kind: Some(Kind::Feedback), about, ..Filter::default() };
+            let mut feedback = self.0.history(filter, Page::default()).await?;
+            feedback.reverse();
+            said.insert(entry.receipt.id.clone(), feedback.into_iter().filter_map(told).collect());
+        }
+        Ok(predictions
+            .into_iter()
+            .filter_map(|entry| {
+                let feedback = said.remove(&entry.receipt.id).unwrap_or_default();
+                listed(entry, feedback)
+            })
+            .collect())
+    }
+}
+
+/// What a receipt says about a model.
+pub fn model(id: &str, provenance: Provenance, labels: &[String]) -> Model {
+    let Provenance { bundle_sha256, preprocessing, engine } = provenance;
+    Model { id: id.to_owned(), bundle_sha256, preprocessing, engine, labels: labels.to_vec() }
+}
+
+fn prediction(record: &PredictionRecord) -> NewPrediction {
+    let reason = |reason: &nephros_core::input_gate::Reason| Reason {
+        code: reason.code.name().to_owned(),
+        sentence: reason.to_string(),
+    };
+    NewPrediction {
+        subject: record.subject.clone(),
+        image: record.image.to_vec(),
+        model: model(&record.model, record.provenance.clone(), &record.labels),
+        probabilities: record.probabilities.clone(),
+        label: record.labels.get(record.top).cloned().unwrap_or_default(),
+        refer: record.refer.clone(),
+        reasons: record.reasons.iter().map(reason).collect(),
+    }
+}
+
+/// A prediction of the log; `None` where what it said is erased.
+fn listed(entry: Entry, feedback: Vec<Feedback>) -> Option<HistoryEntry> {
+    let (model, details) = (entry.model?, entry.details?);
+    let label = details.label?;
+    let top = model.labels.iter().position(|name| *name == label)?;
+    Some(HistoryEntry {
+        receipt: entry.receipt.id.to_string(),
+        time: Timestamp::from_microsecond(entry.receipt.time_us).ok()?.to_string(),
+        model: model.id,
+        probability: *details.probabilities.get(top)?,
+        label,
+        refer: details.refer,
+        image_sha256: details.image_sha256?.iter().map(|byte| format!("{byte:02x}")).collect(),
+        feedback,
+    })
+}
+
+/// What a reader said; `None` where it is erased.
+fn told(entry: Entry) -> Option<Feedback> {
+    let details = entry.details?;
+    let verdict = match details.opinion? {
+        Opinion::Agrees => Verdict::Agrees,
+        Opinion::Disagrees => Verdict::Disagrees,
+        Opinion::Corrects => Verdict::Corrects,
+    };
+    Some(Feedback { verdict, label: details.label, comment: details.comment })
+}
+
+fn opinion(verdict: Verdict) -> Opinion {
+    match verdict {
+        Verdict::Agrees => Opinion::Agrees,
+        Verdict::Disagrees => Opinion::Disagrees,
+        Verdict::Corrects => Opinion::Corrects,
+    }
+}
+
+/// What a client may read of a failure. Values are checked before they come here.
+fn refused(error: StoreError) -> LedgerError {
+    match error {
+        StoreError::UnknownReceipt { .. }
+        | StoreError::Erased { .. }
+        | StoreError::Invalid { field: "receipt", .. } => LedgerError::NoSuchReceipt,
+        error => LedgerError::Unavailable(error.into()),
+    }
+}
