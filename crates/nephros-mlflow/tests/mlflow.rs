@@ -78,6 +78,7 @@ fn mlflow_3_reads_the_embedded_store_as_its_own() {
         (&json!(model), &json!(run), &json!("READY"))
     );
     assert_eq!(logged["params"]["WEIGHTS"], "imagenet");
+    assert_eq!(versions_of(logged), json!([{ "name": "VGG16Model", "version": 1 }]));
     assert!(logged["files"].as_array().unwrap().contains(&json!("MLmodel")));
     let version = &seen["versions"][0];
     assert_eq!((&version["version"], &version["stage"]), (&json!(1), &json!("Production")));
@@ -87,6 +88,11 @@ fn mlflow_3_reads_the_embedded_store_as_its_own() {
         version["location"].as_str().unwrap().ends_with(&format!("models/{model}/artifacts")),
         "{version}"
     );
+}
+
+/// The versions that a model itself names, which the list of models shows.
+fn versions_of(logged: &Value) -> Value {
+    serde_json::from_str(logged["tags"]["mlflow.modelVersions"].as_str().unwrap()).unwrap()
 }
 
 #[test]
@@ -175,6 +181,9 @@ fn assert_models(seen: &Value, copy: &Value, models_of_their_own: bool) {
         let logged = &seen["logged_models"][0];
         assert_eq!((&logged["run"], &logged["status"]), (&copy["id"], &json!("READY")));
         assert_eq!(copy["outputs"], json!([logged["id"]]));
+        // The server writes it itself, in its own types.
+        assert_eq!(versions_of(logged)[0]["name"], "VGG16Model");
+        assert_eq!(versions_of(logged).as_array().unwrap().len(), 1);
         assert_eq!(version["source"], format!("models:/{}", logged["id"].as_str().unwrap()));
     } else {
         assert!(copy["artifacts"].as_array().unwrap().contains(&json!("model/MLmodel")));

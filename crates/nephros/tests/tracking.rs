@@ -1,17 +1,26 @@
 //! What the built binary records of its trainings, and what becomes of the models.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests may fail as tests do")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests may fail as tests do"
+)]
 #![cfg(unix)]
 
 mod common;
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _},
     path::Path,
     process::{Command, Stdio},
 };
 
-use common::{Folder, Run, signal};
+use common::{
+    Folder, Run,
+    mlflow::{Mlflow, python},
+    signal,
+};
 use serde_json::{Value, json};
 
 /// A project whose images are 40 drawn slices of 20 patients, ingested and prepared.
@@ -139,6 +148,63 @@ fn a_killed_training_goes_on_in_its_run() {
     let steps =
         run["history"]["train_loss"].as_array().unwrap().iter().map(|value| value["step"].as_i64().unwrap());
     assert_eq!(steps.collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+}
+
+/// The training is killed while it tells a server, and goes on; then the server is killed, and the training
+/// goes on. In the end the server has one run, and every epoch once.
+#[test]
+fn a_killed_training_and_a_killed_server_leave_one_whole_run() {
+    let Some(python) = python("mlflow3") else { return };
+    let folder = project(6);
+    let outside = tempfile::tempdir().unwrap();
+    let mut mlflow = Mlflow::start(&python, &outside.path().join("server"), &[]);
+    let url = mlflow.url();
+    let with_server = |arguments: &[&str]| {
+        let mut command = folder.command(arguments);
+        command.env("MLFLOW_TRACKING_URI", &url).env("MLFLOW_EXPERIMENT_NAME", "kidneys on the server");
+        command
+    };
+    let train_until = |epoch: &str| {
+        let mut child = with_server(&["train"]).stdout(Stdio::null()).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut seen = String::new();
+        while !seen.contains(epoch) {
+            assert!(stderr.read_line(&mut seen).unwrap() > 0, "it ended early: {seen}");
+        }
+        (child, stderr, seen)
+    };
+    let (mut child, _, _) = train_until("epoch 2/6");
+    signal(&child, "KILL");
+    child.wait().unwrap();
+    let (mut child, mut stderr, mut seen) = train_until("epoch 4/6");
+    mlflow.stop();
+    stderr.read_to_string(&mut seen).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{seen}");
+    assert!(seen.contains("cannot be reached") && seen.contains("`nephros runs sync`"), "{seen}");
+    assert_eq!(folder.only_run()["status"], "FINISHED");
+    mlflow.restart();
+    for _ in 0..2 {
+        done(Run::from(with_server(&["runs", "sync"]).output().unwrap()));
+    }
+    let api = |path: &str| -> Value {
+        let mut answer = ureq::get(format!("{url}/api/2.0/mlflow/{path}")).call().unwrap();
+        serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap()
+    };
+    let experiment = api("experiments/get-by-name?experiment_name=kidneys%20on%20the%20server");
+    let body = json!({ "experiment_ids": [experiment["experiment"]["experiment_id"]] }).to_string();
+    let search = ureq::post(format!("{url}/api/2.0/mlflow/runs/search"));
+    let mut found = search.header("content-type", "application/json").send(body.as_str()).unwrap();
+    let found: Value = serde_json::from_str(&found.body_mut().read_to_string().unwrap()).unwrap();
+    let [run] = found["runs"].as_array().unwrap().as_slice() else { panic!("expected one run: {found}") };
+    assert_eq!(run["info"]["status"], "FINISHED");
+    assert_eq!(run["outputs"]["model_outputs"].as_array().unwrap().len(), 1, "{run}");
+    let id = run["info"]["run_id"].as_str().unwrap();
+    for metric in ["train_loss", "validation_loss"] {
+        let history = api(&format!("metrics/get-history?run_id={id}&metric_key={metric}"));
+        let points = history["metrics"].as_array().unwrap();
+        let steps: Vec<&Value> = points.iter().map(|point| &point["step"]).collect();
+        assert_eq!(json!(steps), json!([1, 2, 3, 4, 5, 6]), "{metric}");
+    }
 }
 
 #[test]

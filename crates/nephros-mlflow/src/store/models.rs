@@ -10,6 +10,8 @@ use crate::{
     run::{Entry, now_ms},
 };
 
+/// The tag of a model in which MLflow keeps its versions in the registry.
+pub(super) const VERSIONS_TAG: &str = "mlflow.modelVersions";
 /// MLflow's number for a model whose files are all there.
 const READY: i64 = 2;
 
@@ -111,13 +113,15 @@ impl Store {
         Ok(rows.into_iter().map(|(name, location)| (name, self.located(&location))).collect())
     }
 
-    /// Tags of a model.
+    /// Tags of a model; another registry has versions of its own, and MLflow notes those itself.
     pub(crate) fn model_tags(&self, model: &str) -> Result<Vec<Entry>, StoreError> {
         self.read(|connection| {
-            let query =
-                "SELECT tag_key, tag_value FROM logged_model_tags WHERE model_id = ?1 ORDER BY tag_key";
+            let query = "SELECT tag_key, tag_value FROM logged_model_tags \
+                         WHERE model_id = ?1 AND tag_key <> ?2 ORDER BY tag_key";
             let mut query = connection.prepare(query)?;
-            query.query_map([model], |row| Ok(Entry { key: row.get(0)?, value: row.get(1)? }))?.collect()
+            query
+                .query_map([model, VERSIONS_TAG], |row| Ok(Entry { key: row.get(0)?, value: row.get(1)? }))?
+                .collect()
         })
     }
 }

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use serde_json::{Value, json};
 
-use super::{Store, StoreError, artifact_path, note};
+use super::{Store, StoreError, artifact_path, models::VERSIONS_TAG, note};
 use crate::{
     event::Event,
     models::{loadable, nothing_to_load},
@@ -55,6 +56,7 @@ impl Store {
             for tag in tags.iter().chain([&history_tag(&change)]) {
                 set_tag(connection, name, version, tag)?;
             }
+            tell_model(connection, model, name, version)?;
             note(connection, &run, &Event::Version { name: name.to_owned(), model: model.to_owned(), version })?;
             Ok(version)
         })
@@ -199,6 +201,23 @@ fn tags(connection: &Connection, name: &str, version: u32) -> rusqlite::Result<V
         Ok(Entry { key: row.get(0)?, value: row.get::<_, Option<String>>(1)?.unwrap_or_default() })
     };
     connection.prepare(query)?.query_map(params![name, version], tag)?.collect()
+}
+
+/// Adds a version to those that the tag of a model names, as MLflow does: its list of models shows them.
+fn tell_model(connection: &Connection, model: &str, name: &str, version: u32) -> rusqlite::Result<()> {
+    let query = "SELECT tag_value FROM logged_model_tags WHERE model_id = ?1 AND tag_key = ?2";
+    let known =
+        connection.query_row(query, [model, VERSIONS_TAG], |row| row.get::<_, String>(0)).optional()?;
+    let known = known.and_then(|text| serde_json::from_str::<Vec<Value>>(&text).ok());
+    let mut versions = known.unwrap_or_default();
+    versions.push(json!({ "name": name, "version": version }));
+    connection.execute(
+        "INSERT INTO logged_model_tags (model_id, experiment_id, tag_key, tag_value) \
+         SELECT model_id, experiment_id, ?2, ?3 FROM logged_models WHERE model_id = ?1 \
+         ON CONFLICT (model_id, tag_key) DO UPDATE SET tag_value = excluded.tag_value",
+        params![model, VERSIONS_TAG, Value::Array(versions).to_string()],
+    )?;
+    Ok(())
 }
 
 fn set_tag(connection: &Connection, name: &str, version: u32, tag: &Entry) -> rusqlite::Result<()> {

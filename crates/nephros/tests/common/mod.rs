@@ -10,6 +10,7 @@ pub mod model;
 pub mod server;
 
 use std::{
+    fmt::Write as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
@@ -71,7 +72,7 @@ impl Folder {
                     if inside { (grey + random(50)) as u8 } else { 0 }
                 });
                 folder.write(&format!("cohort/{class}/{image}.bmp"), disc);
-                csv += &format!("{class}/{image}.bmp,{class},{class}{}\n", image / 2);
+                writeln!(csv, "{class}/{image}.bmp,{class},{class}{}", image / 2).unwrap();
             }
         }
         folder.write("cohort/patients.csv", csv);
