@@ -193,11 +193,13 @@ fn lbfgs_is_for_the_head_alone() {
 
 #[test]
 fn a_head_on_means_is_fitted_by_lbfgs_alone() {
-    let with = |keys: &str| params(&format!("{REFERENCE_PARAMS}\nPOOLING: avg\n{keys}"));
-    assert!(with("OPTIMIZER: lbfgs").is_ok());
-    for keys in ["", "OPTIMIZER: adam", "ARCHITECTURE: compact"] {
-        let error = with(keys).unwrap_err().to_string();
-        assert!(error.contains("`POOLING`") && error.contains("got `avg`"), "{error}");
+    for pooling in ["avg", "halves"] {
+        let with = |keys: &str| params(&format!("{REFERENCE_PARAMS}\nPOOLING: {pooling}\n{keys}"));
+        assert!(with("OPTIMIZER: lbfgs").is_ok());
+        for keys in ["", "OPTIMIZER: adam", "ARCHITECTURE: compact"] {
+            let error = with(keys).unwrap_err().to_string();
+            assert!(error.contains("`POOLING`") && error.contains(&format!("got `{pooling}`")), "{error}");
+        }
     }
 }
 

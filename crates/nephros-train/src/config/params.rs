@@ -185,6 +185,9 @@ pub enum Pooling {
     None,
     /// The mean of each channel over the map.
     Avg,
+    /// The mean of each channel over either half of the map's middle rows, each half an example of
+    /// its own; the answer is the mean of both.
+    Halves,
 }
 
 /// Optimizer.

@@ -110,8 +110,9 @@ impl Params {
         if self.pooling == Pooling::None || self.optimizer == Optimizer::Lbfgs {
             return Ok(());
         }
+        let got = if self.pooling == Pooling::Avg { "`avg`" } else { "`halves`" };
         let advice = "set `OPTIMIZER: lbfgs`, or `ARCHITECTURE: compact`, which always averages";
-        Err(InvalidValue::new("POOLING", "`none` unless `OPTIMIZER` is `lbfgs`", "`avg`").advise(advice))
+        Err(InvalidValue::new("POOLING", "`none` unless `OPTIMIZER` is `lbfgs`", got).advise(advice))
     }
 
     fn validate_split(&self) -> Check {

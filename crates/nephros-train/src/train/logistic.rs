@@ -9,8 +9,8 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use super::{inputs::Inputs, lbfgs::Slope};
-use crate::{evaluate::metrics::Predictions, input_gate::pooled};
+use super::{inputs::Inputs, lbfgs::Slope, regions::Regions};
+use crate::evaluate::metrics::Predictions;
 
 /// A feature's standard deviation is taken as at least this share of the mean one: a feature that
 /// is almost always 0 would else count for much when it is not.
@@ -42,14 +42,15 @@ pub struct Logistic<'a> {
 }
 
 /// What is minimised beside the loss of the images, and over which features.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Objective {
     /// Half the weight of the squared length of the weights.
     pub penalty: f64,
     /// Share of the target that is spread over all classes.
     pub smoothing: f64,
-    /// Channels of the map whose means are the features; `None` takes every value of it.
-    pub averaged: Option<usize>,
+    /// Parts of the map, each a row of its own with the means of the channels as its features; `None`
+    /// takes every value of the map for a feature.
+    pub regions: Option<Regions>,
 }
 
 /// A dense layer on the features: `[classes, features]` and `[classes]`.
@@ -62,21 +63,23 @@ pub struct Dense {
 }
 
 impl<'a> Logistic<'a> {
-    /// The regression on every cached view of some images; `importance` is of each image, in any
-    /// unit.
+    /// The regression on every cached view of some images, or on each region of it; `importance` is of
+    /// each image, in any unit.
     pub fn new(inputs: &Inputs<'a>, importance: &[f64], classes: usize, objective: Objective) -> Self {
-        let Objective { penalty, smoothing, averaged } = objective;
-        let features = |values: &'a [f32]| match averaged {
-            Some(channels) => Cow::Owned(pooled(values, 1, channels)),
-            None => Cow::Borrowed(values),
+        let Objective { penalty, smoothing, regions } = objective;
+        let parts = |values: &'a [f32]| -> Vec<Cow<'a, [f32]>> {
+            match &regions {
+                Some(regions) => regions.means(values).into_iter().map(Cow::Owned).collect(),
+                None => vec![Cow::Borrowed(values)],
+            }
         };
         let sum: f64 = importance.iter().sum();
         let mut rows = Vec::new();
         for (position, importance) in importance.iter().enumerate() {
-            let views = inputs.views(position);
-            let share = importance / sum / views.len() as f64;
+            let parts: Vec<_> = inputs.views(position).into_iter().flat_map(&parts).collect();
+            let share = importance / sum / parts.len() as f64;
             let label = inputs.label(position);
-            rows.extend(views.into_iter().map(|values| Row { values: features(values), label, share }));
+            rows.extend(parts.into_iter().map(|values| Row { values, label, share }));
         }
         let (mean, scale) = standardisation(&rows);
         Self { rows, classes, mean, scale, penalty, smoothing }
@@ -172,19 +175,6 @@ impl<'a> Logistic<'a> {
             softmax(&logits)
         };
         self.rows.par_iter().map(logits).collect()
-    }
-}
-
-impl Dense {
-    /// A layer on the means of a map's channels as the same layer on the map of so many places, in
-    /// `(y, x, channel)` order: the weights of a channel are the same at every place.
-    #[must_use]
-    pub fn spread(self, channels: usize, places: usize) -> Self {
-        let of_class = |row: &[f32]| {
-            let share: Vec<f32> = row.iter().map(|weight| weight / places as f32).collect();
-            share.repeat(places)
-        };
-        Self { weights: self.weights.chunks_exact(channels).flat_map(of_class).collect(), ..self }
     }
 }
 
@@ -306,21 +296,6 @@ mod tests {
         };
         for (value, expected) in minimum.point.iter().zip([-root, root, 0.0, 0.0]) {
             assert!((value - expected).abs() < 1e-5, "{:?}, expected {root}", minimum.point);
-        }
-    }
-
-    #[test]
-    fn a_layer_on_means_says_the_same_of_the_map() {
-        let values = noise(4, 6 * 5);
-        let dense = Dense { weights: noise(2, 5).concat(), bias: vec![0.5, -0.5] };
-        let spread = dense.clone().spread(5, 6);
-        for map in &values {
-            let means = pooled(map, 1, 5);
-            for class in 0..2 {
-                let of_means = dot(&dense.weights[class * 5..][..5], &means);
-                let of_map = dot(&spread.weights[class * 30..][..30], map);
-                assert!((of_means - of_map).abs() < 1e-5, "{of_means} and {of_map}");
-            }
         }
     }
 

@@ -12,6 +12,7 @@ mod lbfgs;
 mod logistic;
 mod network;
 mod optimum;
+mod regions;
 mod sampling;
 mod stage;
 #[cfg(test)]

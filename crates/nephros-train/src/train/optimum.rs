@@ -10,12 +10,12 @@ use super::{
     lbfgs::Minimum,
     logistic::{Dense, Logistic, Objective},
     network::export_head,
+    regions::Regions,
 };
 use crate::{
     config::Pooling,
     progress::{Progress, Unit, check},
 };
-use nephros_conv::Shape;
 use nephros_core::weights::Weights;
 
 /// Length of the gradient below which a point is taken for the optimum.
@@ -78,22 +78,26 @@ impl Fit<'_> {
         let objective = Objective {
             penalty: self.params.weight_decay,
             smoothing: self.params.label_smoothing,
-            averaged: (self.params.pooling == Pooling::Avg).then_some(self.map().channels),
+            regions: self.regions(),
         };
         Logistic::new(&self.train, &importance, self.layout.classes, objective)
     }
 
-    /// Shape of the map that the head is on.
-    fn map(&self) -> Shape {
-        self.layout.architecture.feature_shape(self.layout.image_size)
+    /// What of the map the head sees the mean of; `None` for each place on its own.
+    fn regions(&self) -> Option<Regions> {
+        let map = self.layout.architecture.feature_shape(self.layout.image_size);
+        match self.params.pooling {
+            Pooling::None => None,
+            Pooling::Avg => Some(Regions::whole(map)),
+            Pooling::Halves => Some(Regions::halves(map)),
+        }
     }
 
     fn head(&self, regression: &Logistic, point: &[f64]) -> Weights {
         let dense = regression.dense(point);
-        let Shape { height, width, channels } = self.map();
-        let Dense { weights, bias } = match self.params.pooling {
-            Pooling::None => dense,
-            Pooling::Avg => dense.spread(channels, height * width),
+        let Dense { weights, bias } = match self.regions() {
+            None => dense,
+            Some(regions) => regions.spread(dense),
         };
         let mut head = self.kept();
         export_head(self.layout, &weights, bias, &mut head);

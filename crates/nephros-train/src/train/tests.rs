@@ -218,7 +218,7 @@ fn a_head_on_cached_features_agrees_with_the_engine_that_serves() {
 
 #[test]
 fn the_head_fitted_to_its_optimum_is_one_that_the_engine_reads_the_same_way() {
-    for pooling in [Pooling::None, Pooling::Avg] {
+    for pooling in [Pooling::None, Pooling::Avg, Pooling::Halves] {
         fitted_head_is_served(pooling);
     }
 }
@@ -269,10 +269,11 @@ fn fitted_head_is_served(pooling: Pooling) {
     let served = images.predict(layout, &fitted.weights).unwrap().metrics(2);
     assert!((served.loss - last.validation_loss).abs() < 1e-5, "{served:?}, {last:?}");
     assert_eq!(fit.run(&Device::flex(), &Silent).unwrap().weights, fitted.weights);
-    // 2×2 places of 512 channels, those of a channel side by side.
+    // 2×2 places of 512 channels, those of a channel side by side; the lower row is the middle one.
     let head = &fitted.weights.0["head.weight"].values;
-    let uniform = head
-        .chunks_exact(4)
-        .all(|places| places.windows(2).all(|pair| pair[0].to_bits() == pair[1].to_bits()));
-    assert_eq!(uniform, pooling == Pooling::Avg);
+    let all = |holds: fn(&[f32]) -> bool| head.chunks_exact(4).all(holds);
+    let uniform = |places: &[f32]| places.windows(2).all(|pair| pair[0].to_bits() == pair[1].to_bits());
+    assert_eq!(all(uniform), pooling == Pooling::Avg);
+    let lower = |places: &[f32]| places[..2] == [0.0; 2] && places[2].to_bits() == places[3].to_bits();
+    assert_eq!(all(lower), pooling == Pooling::Halves);
 }

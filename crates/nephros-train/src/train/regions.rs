@@ -1,0 +1,125 @@
+//! Parts of a feature map that a head sees the mean of.
+
+use std::ops::Range;
+
+use nephros_conv::Shape;
+use nephros_core::input_gate::pooled_features;
+
+use super::logistic::Dense;
+
+/// Part of the rows, in sevenths, that holds the kidneys in an axial slice cropped to the body.
+const MIDDLE: [usize; 2] = [2, 6];
+
+/// Places of a map, `[y][x]`, whose mean is taken channel by channel, once for each region.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Regions {
+    map: Shape,
+    /// Rows and columns of each.
+    parts: Vec<(Range<usize>, Range<usize>)>,
+}
+
+impl Regions {
+    /// All of the map, as one.
+    pub fn whole(map: Shape) -> Self {
+        Self { map, parts: vec![(0..map.height, 0..map.width)] }
+    }
+
+    /// The left and the right half of the middle rows. A column in the middle is in both, and a map of
+    /// one row has that as its middle.
+    pub fn halves(map: Shape) -> Self {
+        let [from, to] = MIDDLE.map(|sevenths| (sevenths * map.height + 3) / 7);
+        let rows = from.min(map.height.saturating_sub(1))..to.max(1);
+        let halves = [0..map.width.div_ceil(2), map.width / 2..map.width];
+        Self { map, parts: halves.map(|columns| (rows.clone(), columns)).into() }
+    }
+
+    /// Mean of each channel over each region of a map, `[height, width, channels]`.
+    pub fn means(&self, map: &[f32]) -> Vec<Vec<f32>> {
+        let of_part = |part: &(Range<usize>, Range<usize>)| {
+            let places: Vec<f32> = self
+                .places(part)
+                .flat_map(|place| &map[place * self.map.channels..][..self.map.channels])
+                .copied()
+                .collect();
+            pooled_features(&places, self.map.channels)
+        };
+        self.parts.iter().map(of_part).collect()
+    }
+
+    /// The mean of what a layer on the means of channels says of each region, as one layer on the map.
+    pub fn spread(&self, dense: Dense) -> Dense {
+        let shares = self.shares();
+        let of_class = |row: &[f32]| -> Vec<f32> {
+            shares.iter().flat_map(|share| row.iter().map(move |weight| weight * share)).collect()
+        };
+        Dense { weights: dense.weights.chunks_exact(self.map.channels).flat_map(of_class).collect(), ..dense }
+    }
+
+    /// How much each place counts in the mean of the regions.
+    fn shares(&self) -> Vec<f32> {
+        let mut shares = vec![0.0; self.map.height * self.map.width];
+        for part in &self.parts {
+            let share = 1.0 / (part.0.len() * part.1.len() * self.parts.len()) as f32;
+            for place in self.places(part) {
+                shares[place] += share;
+            }
+        }
+        shares
+    }
+
+    fn places(&self, (rows, columns): &(Range<usize>, Range<usize>)) -> impl Iterator<Item = usize> {
+        let (columns, width) = (columns.clone(), self.map.width);
+        rows.clone().flat_map(move |row| columns.clone().map(move |column| row * width + column))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAP: Shape = Shape { height: 7, width: 7, channels: 2 };
+
+    fn values(count: usize) -> Vec<f32> {
+        (0..count).map(|at| ((at * 37) % 23) as f32 / 23.0).collect()
+    }
+
+    #[test]
+    fn halves_are_the_sides_of_the_middle_rows() {
+        let map: Vec<f32> = (0..49).flat_map(|place| [(place / 7) as f32, (place % 7) as f32]).collect();
+        // Rows 2 to 5, columns 0 to 3 and 3 to 6.
+        assert_eq!(Regions::halves(MAP).means(&map), [[3.5, 1.5], [3.5, 4.5]]);
+        assert_eq!(Regions::whole(MAP).means(&map), [[3.0, 3.0]]);
+    }
+
+    #[test]
+    fn the_smallest_maps_have_halves() {
+        for (height, width) in [(1, 1), (2, 1), (1, 2), (2, 2), (3, 4)] {
+            let regions = Regions::halves(Shape { height, width, channels: 1 });
+            let means = regions.means(&vec![3.0; height * width]);
+            assert_eq!(means, [[3.0], [3.0]], "{height} by {width}");
+        }
+    }
+
+    #[test]
+    fn a_layer_on_means_says_the_same_of_the_map() {
+        let dense = Dense { weights: vec![0.5, -0.25, 1.0, 0.125], bias: vec![0.5, -0.5] };
+        let map = values(98);
+        for regions in [Regions::whole(MAP), Regions::halves(MAP)] {
+            let means = regions.means(&map);
+            let spread = regions.spread(dense.clone());
+            assert_eq!(spread.bias, dense.bias);
+            for class in 0..2 {
+                let weights = &dense.weights[class * 2..][..2];
+                let of_means =
+                    means.iter().map(|mean| weights[0] * mean[0] + weights[1] * mean[1]).sum::<f32>();
+                let of_map: f32 = spread.weights[class * 98..][..98]
+                    .iter()
+                    .zip(&map)
+                    .map(|(weight, value)| weight * value)
+                    .sum();
+                let expected = of_means / means.len() as f32;
+                assert!((expected - of_map).abs() < 1e-5, "{expected} and {of_map}");
+            }
+        }
+    }
+}
