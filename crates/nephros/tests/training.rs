@@ -6,13 +6,15 @@
 mod common;
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
-    process::{Child, Stdio},
-    thread::JoinHandle,
+    io::{BufRead as _, BufReader},
+    process::Stdio,
 };
 
-use common::{Folder, signal};
+use common::{
+    Folder,
+    server::{Server, request},
+    signal,
+};
 use serde_json::{Value, json};
 
 /// A project whose images are 40 drawn slices of 20 patients, ready to be trained on.
@@ -50,39 +52,6 @@ fn a_training_killed_by_the_system_goes_on_to_the_same_model() {
     assert_eq!(undisturbed.code, 0, "{}", undisturbed.stderr);
     assert!(undisturbed.stderr.contains("epoch 1/6"), "{}", undisturbed.stderr);
     assert_eq!(weights(&folder), killed);
-}
-
-/// A running `serve`.
-struct Server {
-    child: Child,
-    address: String,
-    log: JoinHandle<String>,
-}
-
-impl Server {
-    fn start(folder: &Folder, arguments: &[&str]) -> Self {
-        let arguments = [&["serve", "--port", "0"], arguments].concat();
-        let mut child = folder.command(&arguments).spawn().unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut seen = String::new();
-        while !seen.contains("listening on http://") {
-            assert!(stderr.read_line(&mut seen).unwrap() > 0, "it ended early: {seen}");
-        }
-        let address = seen.split("listening on http://").nth(1).unwrap().lines().next().unwrap().to_owned();
-        // A log that nobody reads would stop the server once the pipe is full.
-        let log = std::thread::spawn(move || {
-            stderr.read_to_string(&mut seen).unwrap();
-            seen
-        });
-        Self { child, address, log }
-    }
-
-    /// Ends it in good order and gives its log.
-    fn stop(mut self) -> String {
-        signal(&self.child, "TERM");
-        assert_eq!(self.child.wait().unwrap().code(), Some(0));
-        self.log.join().unwrap()
-    }
 }
 
 /// `scores.json`, `gate.json` or a file of the bundle.
@@ -282,19 +251,4 @@ fn a_training_asked_for_over_http_is_served_at_once() {
     assert_eq!(json_file(&folder, FORCED)["crate_version"], env!("CARGO_PKG_VERSION"));
     let bundle = json_file(&folder, "artifacts/training/bundle/bundle.json");
     assert!(bundle["calibration"]["temperature"].as_f64().unwrap() > 0.0, "{bundle}");
-}
-
-/// The whole answer to a POST.
-fn request(address: &str, path: &str, body: &str) -> String {
-    let mut connection = TcpStream::connect(address).unwrap();
-    let length = body.len();
-    write!(
-        connection,
-        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
-         Content-Length: {length}\r\n\r\n{body}"
-    )
-    .unwrap();
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).unwrap();
-    answer
 }

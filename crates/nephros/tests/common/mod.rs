@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
 pub mod model;
+#[cfg(unix)]
+pub mod server;
 
 use std::{
     path::{Path, PathBuf},
