@@ -93,6 +93,12 @@ bench-peers *ARGS:
     cargo build --release --locked
     scripts/bench-peers {{ ARGS }}
 
+# Times the server beside the bare engine and the reference's design, and writes docs/benchmarks.md.
+bench-serve *ARGS:
+    cargo build --release --locked
+    cargo build --release --locked -p nephros-server --example load
+    scripts/bench-serve {{ ARGS }}
+
 # Writes the golden files anew, from the programs that they are compared with: the head of each
 # script names what it needs from PyPI.
 golden:

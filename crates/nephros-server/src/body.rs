@@ -184,7 +184,7 @@ async fn images_in_form(boundary: &str, body: Bytes, most: usize) -> Result<Imag
     let mut form = multer::Multipart::new(whole, boundary);
     let mut images = Vec::new();
     while let Some(field) = form.next_field().await.map_err(ApiError::InvalidMultipart)? {
-        if field.file_name().is_none() && !matches!(field.name(), Some("image" | "images")) {
+        if field.file_name().is_none() {
             continue;
         }
         images.push(Ok(field.bytes().await.map_err(ApiError::InvalidMultipart)?));
@@ -373,7 +373,7 @@ mod tests {
             async |parts: &[String]| images_in_form("B", (parts.concat() + "--B--\r\n").into(), 2).await;
         let note = part("name=\"note\"", "hello");
         let file = part("name=\"scan\"; filename=\"a.png\"", "foo");
-        let named = part("name=\"image\"", "bar");
+        let named = part("name=\"image\"; filename=\"\"", "bar");
         let images = form(&[note.clone(), file.clone(), named.clone()]).await.unwrap();
         assert_eq!(images, Images::Many(vec![Ok("foo".into()), Ok("bar".into())]));
         assert!(matches!(form(&[note]).await, Err(ApiError::MissingField { .. })));

@@ -531,7 +531,7 @@ pub(crate) async fn log(State(state): State<AppState>, Path(id): Path<String>) -
 #[utoipa::path(
     get, path = "/api/v1/trainings/{id}/events", tag = "trainings",
     params(("id" = String, Path, description = "Id of the training")),
-    responses((status = 200, description = "Events, each a TrainingEvent", body = String,
+    responses((status = 200, description = "Events, each a TrainingEvent", body = crate::openapi::schema::ServerSentEvent,
                content_type = "text/event-stream")),
 )]
 pub(crate) async fn events(

@@ -50,14 +50,38 @@ pub(crate) struct ReferenceLabel {
 }
 
 /// One image, or several.
+pub(crate) struct Images;
+
+impl PartialSchema for Images {
+    fn schema() -> RefOr<Schema> {
+        one_of([OneImage::name(), ManyImages::name()])
+    }
+}
+
+impl ToSchema for Images {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((OneImage::name().into(), OneImage::schema()));
+        schemas.push((ManyImages::name().into(), ManyImages::schema()));
+    }
+}
+
+/// One of these schemas.
+fn one_of(names: [std::borrow::Cow<'static, str>; 2]) -> RefOr<Schema> {
+    let schemas = names.into_iter().fold(OneOfBuilder::new(), |schemas, name| {
+        schemas.item(utoipa::openapi::Ref::from_schema_name(name))
+    });
+    RefOr::T(Schema::OneOf(schemas.build()))
+}
+
+/// A server-sent event.
 #[derive(ToSchema)]
-pub(crate) enum Images {
-    /// One.
-    #[schema(title = "OneImage")]
-    #[allow(clippy::enum_variant_names, reason = "never built")]
-    One(OneImage),
-    /// Several.
-    Many(ManyImages),
+pub(crate) struct ServerSentEvent {
+    /// Number of the event.
+    id: String,
+    /// `stage`, `progress`, `epoch`, `log` or `end`.
+    event: String,
+    /// A TrainingEvent in JSON.
+    data: String,
 }
 
 /// One image.
@@ -88,10 +112,7 @@ pub(crate) struct OneOrMany;
 
 impl PartialSchema for OneOrMany {
     fn schema() -> RefOr<Schema> {
-        let schemas = OneOfBuilder::new()
-            .item(utoipa::openapi::Ref::from_schema_name(Answer::name()))
-            .item(utoipa::openapi::Ref::from_schema_name(Answers::name()));
-        RefOr::T(Schema::OneOf(schemas.build()))
+        one_of([Answer::name(), Answers::name()])
     }
 }
 

@@ -111,6 +111,33 @@ async fn a_client_that_sends_too_much_reads_why() {
 }
 
 #[tokio::test]
+async fn metrics_on_a_port_of_their_own_are_nowhere_else() {
+    let options = ServeOptions {
+        address: ([127, 0, 0, 1], 0).into(),
+        metrics_port: Some(0),
+        service: with_model(),
+        ..ServeOptions::default()
+    };
+    let server = Server::bind(options).await.unwrap();
+    let (address, metrics) = (server.address(), server.metrics_address().unwrap());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let ended = tokio::spawn(server.run(async {
+        let _ = stopped.await;
+    }));
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    assert!(exchange(metrics, get("/metrics")).await.contains("nephros_model{model=\"red-1\"} 1"));
+    assert!(exchange(metrics, get("/health")).await.starts_with("HTTP/1.1 404"));
+    assert!(exchange(address, get("/metrics")).await.starts_with("HTTP/1.1 404"));
+    // The model is warmed up beside the first requests.
+    while !exchange(address, get("/health/ready")).await.starts_with("HTTP/1.1 200") {
+        tokio::task::yield_now().await;
+    }
+    stop.send(()).unwrap();
+    ended.await.unwrap().unwrap();
+    assert!(TcpStream::connect(metrics).is_err());
+}
+
+#[tokio::test]
 async fn garbage_on_the_socket_ends_only_its_own_connection() {
     let server = start(with_model(), Duration::from_secs(30)).await;
     for garbage in ["\0\x01\x02\r\n\r\n", "GET\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n"] {

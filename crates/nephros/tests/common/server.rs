@@ -7,6 +7,8 @@ use std::{
     thread::JoinHandle,
 };
 
+use serde_json::Value;
+
 use super::{Folder, signal};
 
 /// A running `serve`.
@@ -42,6 +44,27 @@ impl Server {
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
         self.log.join().unwrap()
     }
+
+    /// Status and body of an answer.
+    pub fn ask(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> (u16, Vec<u8>) {
+        let headers = format!("Content-Type: {content_type}\r\n");
+        let answer = exchange(&self.address, &format!("{method} {path}"), &headers, body);
+        let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer[end + 4..].to_vec())
+    }
+
+    /// The JSON that a GET answers with.
+    pub fn get(&self, path: &str) -> Value {
+        serde_json::from_slice(&self.ask("GET", path, "text/plain", b"").1).unwrap()
+    }
+
+    /// Status and JSON that a POST of JSON answers with.
+    pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let (status, body) = self.ask("POST", path, "application/json", body.to_string().as_bytes());
+        (status, serde_json::from_slice(&body).unwrap())
+    }
 }
 
 /// The whole answer to a POST of JSON.
@@ -54,8 +77,12 @@ pub fn post(address: &str, path: &str, kind: &str, body: &[u8]) -> String {
     ask(address, &format!("POST {path}"), &format!("Content-Type: {kind}\r\n"), body)
 }
 
-/// The whole answer to a request; `asked` is its method and path, `headers` its own header lines.
+/// The whole answer to a request, of text; `asked` is its method and path, `headers` its own header lines.
 pub fn ask(address: &str, asked: &str, headers: &str, body: &[u8]) -> String {
+    String::from_utf8(exchange(address, asked, headers, body)).unwrap()
+}
+
+fn exchange(address: &str, asked: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let mut connection = TcpStream::connect(address).unwrap();
     let length = body.len();
     write!(
@@ -64,7 +91,7 @@ pub fn ask(address: &str, asked: &str, headers: &str, body: &[u8]) -> String {
     )
     .unwrap();
     connection.write_all(body).unwrap();
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).unwrap();
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).unwrap();
     answer
 }
