@@ -10,8 +10,9 @@ use crate::keys::KeyError;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The database is down, busy or full, or did not answer in time. Nothing was acknowledged; the same
-    /// call works again once the cause is gone, without opening the store anew.
+    /// The database is down, busy or full, or did not answer in time. The same call works again once the
+    /// cause is gone, without opening the store anew. Nothing was acknowledged; where the answer to a
+    /// commit alone was lost, the record may be in the log all the same.
     #[error("the database of receipts is not available: {reason}")]
     Unavailable {
         /// In a few words, without values.

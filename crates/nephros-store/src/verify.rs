@@ -251,7 +251,13 @@ impl Walk<'_> {
         i64::try_from(self.found.entries).unwrap_or(i64::MAX).saturating_add(1)
     }
 
-    async fn check(&mut self, tx: &mut Tx, entry: EntryRow, details: Option<DetailsRow>) -> Result<(), Stop> {
+    async fn check(
+        &mut self,
+        tx: &mut Tx,
+        entry: EntryRow,
+        details: Option<DetailsRow>,
+        has_image: bool,
+    ) -> Result<(), Stop> {
         let next = self.next();
         if entry.position < next {
             return Err(broken(entry.position, Some(&entry.id), Fault::Inserted));
