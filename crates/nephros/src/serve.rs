@@ -9,6 +9,7 @@ use std::{
     io,
     net::{SocketAddr, ToSocketAddrs as _},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -30,6 +31,9 @@ use crate::{
     receipts::{self, Kept},
     stages::{self, Stage},
 };
+
+/// How long the store is waited for at the end.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// Runs the command until it is stopped.
 pub fn run(args: &ServeArgs, global: &Global) -> anyhow::Result<Status> {
@@ -81,7 +85,8 @@ pub fn serve(
         }
         server.run(interrupt::wait()).await?;
         if let Some(store) = store {
-            store.close().await;
+            // What was answered is recorded; a training that still runs may hold the store longer.
+            let _ = tokio::time::timeout(CLOSING, store.close()).await;
         }
         Ok(())
     });
