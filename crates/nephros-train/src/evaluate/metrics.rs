@@ -118,8 +118,9 @@ impl Predictions {
             auroc: self.mean_auroc(classes),
             sensitivity: mean(&recall),
             specificity: mean(&|class| specificity(&confusion, class)),
-            sensitivity_at_90_specificity: self
-                .mean_over(classes, |class| self.sensitivity_at(class, SCREENING_SPECIFICITY)),
+            sensitivity_at_90_specificity: mean_over(classes, |class| {
+                self.sensitivity_at(class, SCREENING_SPECIFICITY)
+            }),
         }
     }
 
@@ -132,16 +133,7 @@ impl Predictions {
 
     /// [`Metrics::auroc`] alone.
     pub fn mean_auroc(&self, classes: usize) -> Option<f64> {
-        self.mean_over(classes, |class| self.auroc(class))
-    }
-
-    /// A figure of the positive class, the mean over classes when there are more than two.
-    fn mean_over(&self, classes: usize, figure: impl Fn(usize) -> Option<f64>) -> Option<f64> {
-        if classes == 2 {
-            return figure(1);
-        }
-        let all: Option<Vec<f64>> = (0..classes).map(figure).collect();
-        all.map(|all| all.iter().sum::<f64>() / all.len() as f64)
+        mean_over(classes, |class| self.auroc(class))
     }
 
     /// Area under the ROC curve of one class against the rest, by the rank-sum formula with ties
@@ -209,6 +201,15 @@ struct Ranked {
     scored: Vec<(f32, bool)>,
     positives: usize,
     negatives: usize,
+}
+
+/// A figure of the positive class, the mean over classes when there are more than two.
+fn mean_over(classes: usize, figure: impl Fn(usize) -> Option<f64>) -> Option<f64> {
+    if classes == 2 {
+        return figure(1);
+    }
+    let all: Option<Vec<f64>> = (0..classes).map(figure).collect();
+    all.map(|all| all.iter().sum::<f64>() / all.len() as f64)
 }
 
 fn argmax(row: &[f32]) -> usize {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
+use nephros_core::digest::hex;
 use nephros_server::{
     Feedback, HistoryEntry, HistoryPage, Ledger, LedgerError, LedgerFuture, PredictionRecord, Provenance,
     Verdict,
@@ -99,7 +100,7 @@ fn listed(entry: Entry, feedback: Vec<Feedback>) -> Option<HistoryEntry> {
         probability: *details.probabilities.get(top)?,
         label,
         refer: details.refer,
-        image_sha256: details.image_sha256?.iter().map(|byte| format!("{byte:02x}")).collect(),
+        image_sha256: hex(&details.image_sha256?),
         feedback,
     })
 }
