@@ -48,7 +48,8 @@ fn run<T: DeserializeOwned>(environment: &str, script: &str, folder: &Path) -> O
         return None;
     }
     let script = root.join("scripts/interop").join(script);
-    let output = Command::new(python).arg(script).arg(folder).output().unwrap();
+    // MLflow 2 leaves `mlruns` where it runs.
+    let output = Command::new(python).arg(script).arg(folder).current_dir(folder).output().unwrap();
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}{errors}");
     Some(serde_json::from_str(text.lines().last().unwrap()).unwrap())
