@@ -99,6 +99,11 @@ bench-serve *ARGS:
     cargo build --release --locked -p nephros-server --example load
     scripts/bench-serve {{ ARGS }}
 
+# Half an hour of mixed requests, some of them bad; every answer and every receipt is checked.
+soak-serve *ARGS:
+    cargo build --release --locked
+    scripts/soak-serve {{ ARGS }}
+
 # Writes the golden files anew, from the programs that they are compared with: the head of each
 # script names what it needs from PyPI.
 golden:
