@@ -26,6 +26,12 @@ pub enum LedgerError {
 
 /// Keeps predictions and what readers say about them.
 pub trait Ledger: Send + Sync {
+    /// Whether a prediction could be recorded now, as far as that can be told without one.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    fn check(&self) -> LedgerFuture<'_, ()>;
+
     /// Stores a prediction for good and gives its receipt. The prediction is sent only after that.
     ///
     /// # Errors

@@ -40,6 +40,7 @@ mod openapi;
 mod page;
 mod predict;
 mod query;
+mod recording;
 mod serve;
 mod state;
 mod training;

@@ -361,7 +361,9 @@ impl Desk {
             refer: read.refer.clone(),
             reasons: answered.classified.reasons.clone(),
         };
-        match ledger.record(&record).await {
+        let recorded = ledger.record(&record).await;
+        self.state.recording().note(&recorded);
+        match recorded {
             Ok(receipt) => Ok(Some(receipt)),
             Err(LedgerError::Unavailable(source)) => Err(ApiError::StoreUnavailable(source)),
             Err(error @ LedgerError::NoSuchReceipt) => Err(ApiError::Internal(error.into())),

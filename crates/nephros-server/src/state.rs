@@ -17,10 +17,12 @@ use tokio::sync::Semaphore;
 use crate::{
     access::Access,
     batch::Batches,
+    error::ApiError,
     heatmap::Heatmaps,
     ledger::Ledger,
     metrics::Metrics,
     models::ModelStore,
+    recording::Recording,
     training::{Trainer, Trainings},
 };
 
@@ -161,6 +163,7 @@ struct Inner {
     heatmaps: Heatmaps,
     models: Option<Arc<dyn ModelStore>>,
     ledger: Option<Arc<dyn Ledger>>,
+    recording: Recording,
     metrics: Metrics,
     samples: Vec<Sample>,
     limits: Limits,
@@ -192,6 +195,7 @@ impl AppState {
             heatmaps: Heatmaps::new(limits.heatmap_bytes, limits.heatmap_time),
             models,
             ledger,
+            recording: Recording::default(),
             metrics: Metrics::new(),
             samples,
             limits,
@@ -212,10 +216,33 @@ impl AppState {
         Ok(())
     }
 
-    /// Whether clients should be sent here.
+    /// Whether clients should be sent here, as far as it is known without asking the store of predictions.
     pub fn is_ready(&self) -> bool {
+        self.has_started() && self.0.recording.seems_well()
+    }
+
+    fn has_started(&self) -> bool {
         let started = self.0.ready.load(Ordering::Acquire) && !self.0.stopping.load(Ordering::Acquire);
         started && self.lane().is_some()
+    }
+
+    /// Whether clients should be sent here; the store of predictions is asked.
+    ///
+    /// # Errors
+    /// [`ApiError::NotReady`] and [`ApiError::StoreUnavailable`].
+    pub(crate) async fn check_ready(&self) -> Result<(), ApiError> {
+        if !self.has_started() {
+            return Err(ApiError::NotReady);
+        }
+        match self.ledger() {
+            Some(ledger) => self.0.recording.check(ledger.as_ref()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What is known of the store of predictions.
+    pub(crate) fn recording(&self) -> &Recording {
+        &self.0.recording
     }
 
     /// From now on nobody new should be sent here, and jobs are asked to stop.

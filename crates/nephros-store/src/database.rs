@@ -20,6 +20,9 @@ use crate::{chain, error::StoreError, keys, transaction::Tx};
 
 /// Connections of a process; one of them writes.
 const CONNECTIONS: u32 = 4;
+/// Bytes that have to fit on the disk before a store that had no room counts as usable again: some records
+/// with the pages of their indexes.
+const ROOM: usize = 256 << 10;
 
 /// Where the receipts are.
 #[derive(Clone, PartialEq, Eq)]
@@ -192,6 +195,15 @@ impl Database {
             Self::Postgres(_) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         };
         Ok(Tx::begin(pool, begin).await?)
+    }
+
+    /// Whether there is room for records, as far as that can be seen from here. A few bytes in a page that
+    /// the database holds already are not.
+    pub(crate) async fn check_room(&self) -> Result<(), StoreError> {
+        let Self::Sqlite(path) = self else { return Ok(()) };
+        let path = path.clone();
+        let checked = tokio::task::spawn_blocking(move || crate::files::check_room(&path, ROOM));
+        Ok(checked.await.map_err(std::io::Error::other)??)
     }
 
     /// Takes what was deleted out of the files, too; `false` where a reader is in the way.

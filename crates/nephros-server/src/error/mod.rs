@@ -178,6 +178,22 @@ pub enum ApiError {
     StoreUnavailable(#[source] BoxError),
 }
 
+/// An error and its sources in a line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let link = error.to_string();
+        // An error whose text ends with its source's says it once.
+        if !text.ends_with(&link) {
+            text.push_str(": ");
+            text.push_str(&link);
+        }
+        next = error.source();
+    }
+    text
+}
+
 /// The sentence of a code in the form of an error.
 fn plain(code: Code) -> String {
     let sentence = code.sentence().trim_end_matches('.');
@@ -274,18 +290,7 @@ impl ApiError {
         if !ours || matches!(self, Self::NotReady) {
             return None;
         }
-        let mut text = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(error) = next {
-            let link = error.to_string();
-            // An error whose text ends with its source's says it once.
-            if !text.ends_with(&link) {
-                text.push_str(": ");
-                text.push_str(&link);
-            }
-            next = error.source();
-        }
-        Some(text)
+        Some(chain(self))
     }
 
     /// When to come again, where that is known.

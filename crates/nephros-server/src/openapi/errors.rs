@@ -89,7 +89,7 @@ pub(crate) fn codes(method: &str, path: &str) -> Vec<Code> {
             &[Code::NoHistory, Code::NoSuchReceipt, Code::StoreUnavailable],
             &[&CHANGES, &READS_A_BODY, &READS_JSON],
         ),
-        ("get", "/health/ready") => (&[Code::NotReady], &[]),
+        ("get", "/health/ready") => (&[Code::NotReady, Code::StoreUnavailable], &[]),
         _ => (&[], &[]),
     };
     let mut codes: Vec<Code> = only.iter().chain(parts.iter().copied().flatten()).copied().collect();

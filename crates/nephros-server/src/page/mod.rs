@@ -129,11 +129,13 @@ pub(crate) async fn live() -> Json<Value> {
     Json(json!({"status": "live"}))
 }
 
-/// Whether clients should be sent here: a model is loaded and warm, and the server is not stopping.
+/// Whether clients should be sent here: a model is loaded and warm, predictions can be recorded where they are
+/// recorded, and the server is not stopping.
 #[utoipa::path(
     get, path = "/health/ready", tag = "operation",
     responses((status = 200, description = "They should", body = schema::Status)),
 )]
 pub(crate) async fn ready(State(state): State<AppState>) -> Result<Json<Value>, ApiError> {
-    if state.is_ready() { Ok(Json(json!({"status": "ready"}))) } else { Err(ApiError::NotReady) }
+    state.check_ready().await?;
+    Ok(Json(json!({"status": "ready"})))
 }

@@ -233,6 +233,10 @@ impl ModelStore for Models {
 pub struct Notebook(Mutex<Vec<HistoryEntry>>);
 
 impl Ledger for Notebook {
+    fn check(&self) -> LedgerFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn record<'a>(&'a self, record: &'a PredictionRecord) -> LedgerFuture<'a, String> {
         Box::pin(async move {
             let mut entries = self.0.lock().unwrap();
@@ -274,6 +278,10 @@ impl Ledger for Notebook {
 pub struct FullDisk;
 
 impl Ledger for FullDisk {
+    fn check(&self) -> LedgerFuture<'_, ()> {
+        Box::pin(async { Err(LedgerError::Unavailable("no space left on device".into())) })
+    }
+
     fn record<'a>(&'a self, _: &'a PredictionRecord) -> LedgerFuture<'a, String> {
         Box::pin(async { Err(LedgerError::Unavailable("no space left on device".into())) })
     }

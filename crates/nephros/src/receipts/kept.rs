@@ -1,6 +1,9 @@
 //! The store of receipts behind the server's trait.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use jiff::Timestamp;
 use nephros_core::digest::hex;
@@ -14,13 +17,31 @@ use nephros_store::{
 };
 
 /// Predictions that are answered once they are on the disk of the database.
-pub struct Kept(pub Store);
+pub struct Kept {
+    store: Store,
+    /// Whether the last record or question failed.
+    failing: AtomicBool,
+}
 
 impl Ledger for Kept {
+    /// A store that failed has to write before it counts as well again: one whose disk is full reads on.
+    fn check(&self) -> LedgerFuture<'_, ()> {
+        Box::pin(async {
+            let checked = if self.failing.load(Ordering::Acquire) {
+                self.store.probe().await
+            } else {
+                self.store.checkpoint().await.map(drop)
+            };
+            self.failing.store(checked.is_err(), Ordering::Release);
+            checked.map_err(refused)
+        })
+    }
+
     fn record<'a>(&'a self, record: &'a PredictionRecord) -> LedgerFuture<'a, String> {
         Box::pin(async {
-            let receipt = self.0.record(prediction(record)).await.map_err(refused)?;
-            Ok(receipt.id.to_string())
+            let recorded = self.store.record(prediction(record)).await;
+            self.failing.store(recorded.is_err(), Ordering::Release);
+            Ok(recorded.map_err(refused)?.id.to_string())
         })
     }
 
@@ -33,26 +54,31 @@ impl Ledger for Kept {
             let about: ReceiptId = receipt.parse().map_err(refused)?;
             let Feedback { verdict, label, comment } = feedback.clone();
             let verdict = store::Verdict { opinion: opinion(verdict), label, reader: None, comment };
-            self.0.feedback(&about, verdict).await.map(drop).map_err(refused)
+            self.store.feedback(&about, verdict).await.map(drop).map_err(refused)
         })
     }
 }
 
 impl Kept {
+    /// Predictions in `store`.
+    pub fn new(store: Store) -> Self {
+        Self { store, failing: AtomicBool::new(false) }
+    }
+
     /// The newest predictions that are not erased, with what was said about them.
     async fn page(&self, page: &HistoryPage) -> Result<Vec<HistoryEntry>, StoreError> {
         let before = match &page.before {
-            Some(receipt) => Some(self.0.entry(&receipt.parse()?).await?.receipt.position),
+            Some(receipt) => Some(self.store.entry(&receipt.parse()?).await?.receipt.position),
             None => None,
         };
         let limit = u32::try_from(page.limit).unwrap_or(u32::MAX);
         let filter = Filter { kind: Some(Kind::Prediction), ..Filter::default() };
-        let predictions = self.0.history(filter, Page { before, limit }).await?;
+        let predictions = self.store.history(filter, Page { before, limit }).await?;
         let mut said = HashMap::new();
         for entry in &predictions {
             let about = Some(entry.receipt.id.clone());
             let filter = Filter { kind: Some(Kind::Feedback), about, ..Filter::default() };
-            let mut feedback = self.0.history(filter, Page::default()).await?;
+            let mut feedback = self.store.history(filter, Page::default()).await?;
             feedback.reverse();
             said.insert(entry.receipt.id.clone(), feedback.into_iter().filter_map(told).collect());
         }

@@ -9,6 +9,8 @@ use crate::{
     postgres::Cluster,
 };
 
+/// Of the user of PostgreSQL.
+pub const PASSWORD: &str = "opensesame";
 const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 /// A project, and the database of its receipts.
@@ -16,8 +18,7 @@ pub struct Bed {
     pub folder: Folder,
     /// Address of a PostgreSQL; without one it is SQLite.
     database: Option<String>,
-    /// Runs as long as it is held.
-    _cluster: Option<Cluster>,
+    cluster: Option<Cluster>,
 }
 
 impl Bed {
@@ -27,14 +28,21 @@ impl Bed {
         save_bundle(&folder.path("artifacts/training/bundle"));
         let config = folder.read("config/config.yaml");
         folder.write("config/config.yaml", config.replace("keep_images: False", "keep_images: True"));
-        Self { folder, database: None, _cluster: None }
+        Self { folder, database: None, cluster: None }
     }
 
     /// On a server of its own; `None` where there is no PostgreSQL.
     pub fn postgres() -> Option<Self> {
         let cluster = Cluster::start()?;
-        let database = Some(cluster.url(&cluster.create()));
-        Some(Self { database, _cluster: Some(cluster), ..Self::sqlite() })
+        // It asks for no password, and whoever reads a log should not find one.
+        let database =
+            Some(cluster.url(&cluster.create()).replace("postgres@", &format!("postgres:{PASSWORD}@")));
+        Some(Self { database, cluster: Some(cluster), ..Self::sqlite() })
+    }
+
+    /// The server of the database.
+    pub fn cluster(&self) -> &Cluster {
+        self.cluster.as_ref().unwrap()
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

@@ -9,6 +9,9 @@ mod bed;
 #[path = "../common/mod.rs"]
 mod common;
 mod crash;
+#[path = "../../../nephros-store/tests/store/disk.rs"]
+mod disk;
+mod outage;
 #[allow(dead_code, reason = "the store's tests use more of it")]
 #[path = "../../../nephros-store/tests/store/postgres.rs"]
 mod postgres;
