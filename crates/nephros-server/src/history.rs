@@ -66,7 +66,7 @@ pub(crate) async fn feedback(
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
-    let feedback: Feedback = body::json(&headers, body, state.limits()).await?;
+    let feedback: Feedback = body::json(&headers, body, &state).await?;
     check(&feedback)?;
     let ledger = state.ledger().ok_or(ApiError::Missing(Code::NoHistory))?;
     ledger.feedback(&receipt, &feedback).await?;

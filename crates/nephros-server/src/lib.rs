@@ -27,6 +27,7 @@
 mod access;
 mod batch;
 mod body;
+mod budget;
 mod clock;
 mod error;
 mod heatmap;

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use crate::{
     access::Access,
     batch::Batches,
+    budget::Budget,
     error::ApiError,
     heatmap::Heatmaps,
     ledger::Ledger,
@@ -44,6 +45,8 @@ pub struct Sample {
 pub struct Limits {
     /// Bytes of a request body.
     pub body_bytes: usize,
+    /// Bytes of all bodies that are held at once, a quarter of them for bodies of at most 1 MiB; more get 429.
+    pub held_bytes: usize,
     /// Time for a body to arrive.
     pub body_time: Duration,
     /// Pixels of a decoded image.
@@ -79,6 +82,7 @@ impl Default for Limits {
         let Options { queue, batch, decoders, deadline, pixels } = Options::default();
         Self {
             body_bytes: 32 << 20,
+            held_bytes: 96 << 20,
             body_time: Duration::from_secs(30),
             pixels,
             images: 32,
@@ -169,6 +173,7 @@ struct Inner {
     limits: Limits,
     access: Access,
     admission: Arc<Semaphore>,
+    budget: Arc<Budget>,
 }
 
 impl fmt::Debug for AppState {
@@ -200,6 +205,7 @@ impl AppState {
             samples,
             limits,
             access,
+            budget: Arc::new(Budget::new(&limits)),
             admission: Arc::new(Semaphore::new(limits.requests.max(1))),
         }))
     }
@@ -337,6 +343,11 @@ impl AppState {
 
     pub(crate) fn access(&self) -> &Access {
         &self.0.access
+    }
+
+    /// Memory for the bodies of requests.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.0.budget
     }
 
     /// Places for requests taken at once.

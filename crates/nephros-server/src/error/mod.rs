@@ -143,6 +143,9 @@ pub enum ApiError {
         /// When there will be room, by the measured rate.
         retry_after: Duration,
     },
+    /// See [`Code::TooManyBytes`].
+    #[error("the bodies of other requests take the memory that this one would need")]
+    TooManyBytes,
     /// See [`Code::DeadlineExceeded`].
     #[error("no answer within {within:?}")]
     DeadlineExceeded {
@@ -268,6 +271,7 @@ impl ApiError {
             Self::NotAZip => Code::NotAZip,
             Self::UnusableModel { .. } => Code::UnusableModel,
             Self::Overloaded { .. } => Code::Overloaded,
+            Self::TooManyBytes => Code::TooManyBytes,
             Self::DeadlineExceeded { .. } => Code::DeadlineExceeded,
             Self::Internal(_) => Code::Internal,
             Self::TrainingFailed { .. } => Code::TrainingFailed,
@@ -299,6 +303,7 @@ impl ApiError {
             Self::Overloaded { retry_after } | Self::DeadlineExceeded { retry_after, .. } => {
                 Some(*retry_after)
             }
+            Self::TooManyBytes => Some(Duration::from_secs(2)),
             Self::StoreUnavailable(_) => Some(Duration::from_secs(5)),
             _ => None,
         }
@@ -319,9 +324,10 @@ impl Hint for ApiError {
                 "`\"force\": true` serves it all the same, and its bundle records that"
             }
             Self::UnsupportedEncoding => "leave `Content-Encoding` out",
-            Self::Overloaded { .. } | Self::DeadlineExceeded { .. } | Self::StoreUnavailable(_) => {
-                "try again after the seconds of `Retry-After`"
-            }
+            Self::Overloaded { .. }
+            | Self::TooManyBytes
+            | Self::DeadlineExceeded { .. }
+            | Self::StoreUnavailable(_) => "try again after the seconds of `Retry-After`",
             Self::Internal(_) => "the server's log has the details under this answer's x-request-id",
             Self::TrainingUnavailable => "run `nephros serve` in a project folder made by `nephros init`",
             Self::NoModel => {

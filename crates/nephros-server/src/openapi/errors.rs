@@ -19,8 +19,13 @@ use crate::error::{Code, ErrorBody, ErrorDetail};
 pub(crate) const EVERYWHERE: [Code; 4] =
     [Code::NotFound, Code::MethodNotAllowed, Code::ForeignHost, Code::Internal];
 
-const READS_A_BODY: [Code; 4] =
-    [Code::RequestTimeout, Code::BodyTooLarge, Code::UnsupportedContentType, Code::UnsupportedEncoding];
+const READS_A_BODY: [Code; 5] = [
+    Code::RequestTimeout,
+    Code::BodyTooLarge,
+    Code::UnsupportedContentType,
+    Code::UnsupportedEncoding,
+    Code::TooManyBytes,
+];
 const READS_JSON: [Code; 4] = [Code::InvalidJson, Code::JsonTooDeep, Code::MissingField, Code::InvalidField];
 const PREDICTS: [Code; 12] = [
     Code::InvalidJson,
@@ -144,7 +149,7 @@ fn add(operation: &mut Operation, method: &str, path: &str) {
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(ErrorBody::name()))).build();
         let mut response =
             ResponseBuilder::new().description(lines.join("\n")).content("application/json", content);
-        if codes.iter().any(|code| [Code::Overloaded, Code::StoreUnavailable].contains(code)) {
+        if codes.iter().any(|code| code.says_when()) {
             let seconds = HeaderBuilder::new().schema(Object::with_type(Type::Integer));
             let seconds = seconds.description(Some("Seconds after which to come again".to_owned())).build();
             response = response.header("Retry-After", seconds);
