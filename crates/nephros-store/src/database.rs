@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use log::LevelFilter;
 use sqlx::{
     AnyPool, ConnectOptions as _,
     any::{AnyConnectOptions, AnyPoolOptions},
@@ -76,7 +77,11 @@ impl Database {
     /// Whether a database is there may be made, or has to be there.
     pub(crate) async fn connect(&self, create: bool, patience: Duration) -> Result<AnyPool, StoreError> {
         sqlx::any::install_default_drivers();
-        let options = self.options(create)?.disable_statement_logging();
+        let options = self
+            .options(create)?
+            // Their texts, which hold no values; for whoever asks for everything.
+            .log_statements(LevelFilter::Trace)
+            .log_slow_statements(LevelFilter::Off, Duration::MAX);
         let statements = self.settings(patience);
         let pool = AnyPoolOptions::new()
             .max_connections(CONNECTIONS)

@@ -1,9 +1,6 @@
 //! The store of receipts behind the server's trait.
 
-use std::{
-    collections::HashMap,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use nephros_core::digest::hex;
@@ -12,8 +9,7 @@ use nephros_server::{
     Verdict,
 };
 use nephros_store::{
-    self as store, Entry, Filter, Kind, Model, NewPrediction, Opinion, Page, Reason, ReceiptId, Store,
-    StoreError,
+    self as store, Entry, Model, NewPrediction, Opinion, Reason, ReceiptId, Store, StoreError,
 };
 
 /// Predictions that are answered once they are on the disk of the database.
@@ -67,27 +63,12 @@ impl Kept {
 
     /// The newest predictions that are not erased, with what was said about them.
     async fn page(&self, page: &HistoryPage) -> Result<Vec<HistoryEntry>, StoreError> {
-        let before = match &page.before {
-            Some(receipt) => Some(self.store.entry(&receipt.parse()?).await?.receipt.position),
-            None => None,
-        };
+        let before = page.before.as_deref().map(str::parse).transpose()?;
         let limit = u32::try_from(page.limit).unwrap_or(u32::MAX);
-        let filter = Filter { kind: Some(Kind::Prediction), ..Filter::default() };
-        let predictions = self.store.history(filter, Page { before, limit }).await?;
-        let mut said = HashMap::new();
-        for entry in &predictions {
-            let about = Some(entry.receipt.id.clone());
-            let filter = Filter { kind: Some(Kind::Feedback), about, ..Filter::default() };
-            let mut feedback = self.store.history(filter, Page::default()).await?;
-            feedback.reverse();
-            said.insert(entry.receipt.id.clone(), feedback.into_iter().filter_map(told).collect());
-        }
+        let predictions = self.store.predictions(before.as_ref(), limit).await?;
         Ok(predictions
             .into_iter()
-            .filter_map(|entry| {
-                let feedback = said.remove(&entry.receipt.id).unwrap_or_default();
-                listed(entry, feedback)
-            })
+            .filter_map(|(entry, words)| listed(entry, words.into_iter().filter_map(told).collect()))
             .collect())
     }
 }
