@@ -126,6 +126,11 @@ pub struct Feedback {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, max_length = 2000)]
     pub comment: Option<String>,
+    /// Who says so: a name or a number, not blank and without control characters. An erasure of the prediction
+    /// takes it along.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_length = 1, max_length = 200)]
+    pub reader: Option<String>,
 }
 
 /// Opinion of a reader.

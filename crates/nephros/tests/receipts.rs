@@ -11,6 +11,8 @@ use common::{
 };
 use serde_json::{Value, json as value};
 
+/// Who judges predictions.
+const READER: &str = "Dr. Grauwert";
 const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 /// A project with a model, a master key, and a store of the predictions of three images that were kept.
@@ -53,6 +55,14 @@ fn record(folder: &Folder) -> Vec<String> {
 fn body(answer: &str) -> Value {
     serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1)
         .unwrap_or_else(|error| panic!("{error}: {answer}"))
+}
+
+/// Whether a text stands in any file of the store.
+fn stands_in_store(folder: &Folder, text: &str) -> bool {
+    fs_err::read_dir(folder.path("store")).unwrap().any(|file| {
+        let bytes = fs_err::read(file.unwrap().path()).unwrap();
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    })
 }
 
 /// Changes the database as someone with a client does.
@@ -202,28 +212,27 @@ fn the_server_lists_what_it_recorded_and_what_readers_say() {
         let asked = format!("POST /api/v1/history/{receipt}/feedback");
         ask(&server.address, &asked, "Content-Type: application/json\r\n", said.as_bytes())
     };
-    let corrected = r#"{"verdict": "corrects", "label": "Normal", "comment": "a cyst"}"#;
-    assert!(say(&receipts[1], corrected).starts_with("HTTP/1.1 204"));
+    let corrected = value!({"verdict": "corrects", "label": "Normal", "comment": "a cyst", "reader": READER});
+    assert!(say(&receipts[1], &corrected.to_string()).starts_with("HTTP/1.1 204"));
     assert!(say(&receipts[1], r#"{"verdict": "agrees"}"#).starts_with("HTTP/1.1 204"));
     assert!(say(&receipts[1], r#"{"verdict": "agrees", "label": "Normal"}"#).contains("invalid_field"));
     for unknown in ["0".repeat(32), "unknown".into()] {
         assert!(say(&unknown, r#"{"verdict": "agrees"}"#).contains("no_such_receipt"), "{unknown}");
     }
-    let expected = value!([
-        {"verdict": "corrects", "label": "Normal", "comment": "a cyst"},
-        {"verdict": "agrees"},
-    ]);
+    let expected = value!([corrected, {"verdict": "agrees"}]);
     assert_eq!(history()[1]["feedback"], expected);
+    assert!(stands_in_store(&folder, READER));
     let older = format!("GET /api/v1/history?limit=1&before={}", receipts[1]);
     let older = body(&ask(&server.address, &older, "", b""));
     assert_eq!((older.as_array().unwrap().len(), &older[0]["receipt"]), (1, &Value::from(&*receipts[0])));
 
-    // An erasure beside the running server.
+    // An erasure beside the running server; it takes along who said something.
     assert_eq!(folder.run(&["store", "erase", "--subject", "anna"]).code, 0);
+    assert!(!stands_in_store(&folder, READER));
     let left = history();
     assert_eq!((left.as_array().unwrap().len(), &left[0]["receipt"]), (1, &Value::from(&*receipts[2])));
     assert!(say(&receipts[1], r#"{"verdict": "agrees"}"#).contains("no_such_receipt"));
-    server.stop();
+    assert!(!server.stop().contains(READER));
     assert_eq!(folder.run(&["verify"]).code, 0);
 }
 

@@ -48,8 +48,8 @@ impl Ledger for Kept {
     fn feedback<'a>(&'a self, receipt: &'a str, feedback: &'a Feedback) -> LedgerFuture<'a, ()> {
         Box::pin(async {
             let about: ReceiptId = receipt.parse().map_err(refused)?;
-            let Feedback { verdict, label, comment } = feedback.clone();
-            let verdict = store::Verdict { opinion: opinion(verdict), label, reader: None, comment };
+            let Feedback { verdict, label, comment, reader } = feedback.clone();
+            let verdict = store::Verdict { opinion: opinion(verdict), label, reader, comment };
             self.store.feedback(&about, verdict).await.map(drop).map_err(refused)
         })
     }
@@ -120,7 +120,7 @@ fn told(entry: Entry) -> Option<Feedback> {
         Opinion::Disagrees => Verdict::Disagrees,
         Opinion::Corrects => Verdict::Corrects,
     };
-    Some(Feedback { verdict, label: details.label, comment: details.comment })
+    Some(Feedback { verdict, label: details.label, comment: details.comment, reader: details.reader })
 }
 
 fn opinion(verdict: Verdict) -> Opinion {
