@@ -74,6 +74,7 @@ codes! {
     InvalidField "invalid_field" UNPROCESSABLE_ENTITY "A key of the JSON body is missing, unknown, or has a value that it cannot have.",
     NotAnImage "not_an_image" UNPROCESSABLE_ENTITY "The bytes are no known image format.",
     CorruptImage "corrupt_image" UNPROCESSABLE_ENTITY "The image cannot be decoded.",
+    UnreadableFile "unreadable_file" UNPROCESSABLE_ENTITY "The file, or this one of a batch, cannot be read: it is gone or torn, or closed to the server, or packed with a password or in an unknown way.",
     NotAZip "not_a_zip" UNPROCESSABLE_ENTITY "The file is no zip file that can be read.",
     UnusableModel "unusable_model" UNPROCESSABLE_ENTITY "The model cannot be loaded or fails its own check.",
     Overloaded "overloaded" TOO_MANY_REQUESTS "Too many images are waiting; `Retry-After` says when to come again.",

@@ -126,6 +126,9 @@ pub enum ApiError {
     /// See [`Code::InvalidField`].
     #[error("the JSON body cannot be used: {0}")]
     InvalidField(#[source] serde_json::Error),
+    /// See [`Code::UnreadableFile`].
+    #[error("the file cannot be read")]
+    UnreadableFile,
     /// See [`Code::NotAZip`].
     #[error("the file is no zip file that can be read")]
     NotAZip,
@@ -268,6 +271,7 @@ impl ApiError {
             Self::UnsupportedEncoding => Code::UnsupportedEncoding,
             Self::MissingField { .. } => Code::MissingField,
             Self::InvalidField(_) => Code::InvalidField,
+            Self::UnreadableFile => Code::UnreadableFile,
             Self::NotAZip => Code::NotAZip,
             Self::UnusableModel { .. } => Code::UnusableModel,
             Self::Overloaded { .. } => Code::Overloaded,
@@ -322,6 +326,9 @@ impl Hint for ApiError {
             Self::Missing(Code::NoModels) => "start it in a project folder made by `nephros init`",
             Self::ModelRefused { .. } => {
                 "`\"force\": true` serves it all the same, and its bundle records that"
+            }
+            Self::UnreadableFile => {
+                "look whether the server's user may read it; in a zip file it has to be whole and without a password"
             }
             Self::UnsupportedEncoding => "leave `Content-Encoding` out",
             Self::Overloaded { .. }

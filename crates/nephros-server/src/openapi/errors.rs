@@ -72,6 +72,7 @@ pub(crate) fn codes(method: &str, path: &str) -> Vec<Code> {
                 Code::BatchRunning,
                 Code::TooManyImages,
                 Code::DecompressedTooLarge,
+                Code::UnreadableFile,
                 Code::NotAZip,
                 Code::NoModel,
             ],
