@@ -26,6 +26,9 @@ pub enum LedgerError {
 
 /// Keeps predictions and what readers say about them.
 pub trait Ledger: Send + Sync {
+    /// Whether the images are kept with the predictions; such a ledger encrypts them.
+    fn keeps_images(&self) -> bool;
+
     /// Whether a prediction could be recorded now, as far as that can be told without one.
     ///
     /// # Errors

@@ -69,11 +69,13 @@ pub fn serve(
         .build()
         .context("cannot start the server's threads")?;
     let served: anyhow::Result<()> = runtime.block_on(async {
+        let images = receipts.as_ref().is_some_and(|receipts| receipts.keep_images);
         let store = match receipts {
             Some(receipts) => Some(open(receipts).await?),
             None => None,
         };
-        options.service.ledger = store.clone().map(|store| Arc::new(Kept::new(store)) as Arc<dyn Ledger>);
+        options.service.ledger =
+            store.clone().map(|store| Arc::new(Kept::new(store, images)) as Arc<dyn Ledger>);
         let server = Server::bind(options).await?;
         let listening = format!("listening on http://{}", server.address());
         match global.log_format {

@@ -289,6 +289,7 @@ fn keys_are_rotated_and_stores_restored() {
 fn the_server_lists_what_it_recorded_and_what_readers_say() {
     let (folder, receipts) = prepared();
     let server = Server::start(&folder, &[]);
+    assert_eq!(body(&ask(&server.address, "GET /health", "", b""))["records"], "images");
     let history = || body(&ask(&server.address, "GET /api/v1/history", "", b""));
     let listed = history();
     let listed: Vec<&str> =
@@ -331,6 +332,7 @@ fn no_receipts_are_written_where_none_are_wanted() {
     let answer = body(&ask(&server.address, "POST /api/v1/predictions", headers, &bitmap(32, [9, 9, 9])));
     assert_eq!(answer["receipt"], Value::Null);
     assert!(ask(&server.address, "GET /api/v1/history", "", b"").contains("no_history"));
+    assert_eq!(body(&ask(&server.address, "GET /health", "", b""))["records"], "nothing");
     server.stop();
     assert!(!folder.path("store").exists());
 }

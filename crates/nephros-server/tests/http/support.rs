@@ -228,11 +228,15 @@ impl ModelStore for Models {
     }
 }
 
-/// A ledger in memory.
+/// A ledger in memory; whether it says that it keeps images.
 #[derive(Default)]
-pub struct Notebook(Mutex<Vec<HistoryEntry>>);
+pub struct Notebook(pub Mutex<Vec<HistoryEntry>>, pub bool);
 
 impl Ledger for Notebook {
+    fn keeps_images(&self) -> bool {
+        self.1
+    }
+
     fn check(&self) -> LedgerFuture<'_, ()> {
         Box::pin(async { Ok(()) })
     }
@@ -278,6 +282,10 @@ impl Ledger for Notebook {
 pub struct FullDisk;
 
 impl Ledger for FullDisk {
+    fn keeps_images(&self) -> bool {
+        false
+    }
+
     fn check(&self) -> LedgerFuture<'_, ()> {
         Box::pin(async { Err(LedgerError::Unavailable("no space left on device".into())) })
     }

@@ -15,11 +15,16 @@ use nephros_store::{
 /// Predictions that are answered once they are on the disk of the database.
 pub struct Kept {
     store: Store,
+    images: bool,
     /// Whether the last record or question failed.
     failing: AtomicBool,
 }
 
 impl Ledger for Kept {
+    fn keeps_images(&self) -> bool {
+        self.images
+    }
+
     /// A store that failed has to write before it counts as well again: one whose disk is full reads on.
     fn check(&self) -> LedgerFuture<'_, ()> {
         Box::pin(async {
@@ -56,9 +61,9 @@ impl Ledger for Kept {
 }
 
 impl Kept {
-    /// Predictions in `store`.
-    pub fn new(store: Store) -> Self {
-        Self { store, failing: AtomicBool::new(false) }
+    /// Predictions in `store`, which keeps their images or not.
+    pub fn new(store: Store, images: bool) -> Self {
+        Self { store, images, failing: AtomicBool::new(false) }
     }
 
     /// The newest predictions that are not erased, with what was said about them.
