@@ -98,6 +98,7 @@ async function drive(context, name) {
     name,
     title: await page.title(),
     status: await page.locator("#status").innerText(),
+    records: await page.locator("#records").innerText(),
     disabled: await page.locator("#predict").isDisabled(),
     samples: await page.locator("#sample-list button").count(),
     overflow: (await facts(page)).overflow,

@@ -1,6 +1,6 @@
 //! Request bodies: read within limits, and the images inside.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
     body::{Body, Bytes},
@@ -14,7 +14,11 @@ use base64::{
 use http_body_util::BodyExt;
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::{error::ApiError, state::Limits};
+use crate::{
+    budget::{Budget, Share},
+    error::ApiError,
+    state::{AppState, Limits},
+};
 
 /// How the body carries images.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,42 +67,67 @@ fn content_type(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::CONTENT_TYPE)?.to_str().ok()
 }
 
+/// A body that has arrived.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) bytes: Bytes,
+    /// To be held as long as the bytes, or what was made of them, are in memory.
+    pub(crate) share: Arc<Share>,
+}
+
 /// Reads a whole body.
 ///
-/// What comes after the limit is read and thrown away, as much again at most: a client that is
+/// What comes after a limit is read and thrown away, as much again at most: a client that is
 /// still sending would otherwise see a reset connection instead of the answer.
 ///
 /// # Errors
-/// [`ApiError::UnsupportedEncoding`], [`ApiError::BodyTooLarge`] and [`ApiError::RequestTimeout`].
-pub(crate) async fn read(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Bytes, ApiError> {
+/// [`ApiError::UnsupportedEncoding`], [`ApiError::BodyTooLarge`], [`ApiError::TooManyBytes`] and
+/// [`ApiError::RequestTimeout`].
+pub(crate) async fn read(headers: &HeaderMap, body: Body, state: &AppState) -> Result<Arrived, ApiError> {
+    read_within(headers, body, state.limits(), state.budget()).await
+}
+
+async fn read_within(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &Limits,
+    budget: &Arc<Budget>,
+) -> Result<Arrived, ApiError> {
     let encoding = headers.get(header::CONTENT_ENCODING);
     if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(ApiError::UnsupportedEncoding);
     }
-    match tokio::time::timeout(limits.body_time, read_untimed(body, limits.body_bytes)).await {
+    match tokio::time::timeout(limits.body_time, read_untimed(body, limits.body_bytes, budget.share())).await
+    {
         Ok(result) => result,
         Err(_) => Err(ApiError::RequestTimeout(limits.body_time)),
     }
 }
 
-async fn read_untimed(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
+async fn read_untimed(mut body: Body, limit: usize, mut share: Share) -> Result<Arrived, ApiError> {
     let mut bytes = Vec::new();
-    let mut received = 0_usize;
+    let (mut received, mut has_room) = (0_usize, true);
     while let Some(frame) = body.frame().await {
         // The client has gone; nobody reads this answer.
         let frame = frame.map_err(|error| ApiError::Internal(error.into()))?;
         let Ok(data) = frame.into_data() else { continue };
         received += data.len();
-        if received <= limit {
+        has_room = has_room && (received > limit || share.grow(data.len()));
+        if received <= limit && has_room {
             bytes.extend_from_slice(&data);
         } else {
             bytes = Vec::new();
+            share.give_back();
         }
         if received > limit.saturating_mul(2) {
             break;
         }
     }
-    if received > limit { Err(ApiError::BodyTooLarge { limit }) } else { Ok(bytes.into()) }
+    match (received > limit, has_room) {
+        (true, _) => Err(ApiError::BodyTooLarge { limit }),
+        (false, false) => Err(ApiError::TooManyBytes),
+        (false, true) => Ok(Arrived { bytes: bytes.into(), share: Arc::new(share) }),
+    }
 }
 
 /// The images of a request.
@@ -110,26 +139,40 @@ pub(crate) enum Images {
     Many(Vec<Result<Bytes, base64::DecodeError>>),
 }
 
-/// The encoded images in a body of this form. Works through every byte: not for an async thread.
+/// The encoded images in a body of this form, which hold its share of the memory.
 ///
 /// # Errors
 /// Those of the form, and [`ApiError::TooManyImages`].
-pub(crate) async fn images(form: Form, body: Bytes, limits: &Limits) -> Result<Images, ApiError> {
-    match form {
-        Form::Raw => Ok(Images::One(body)),
-        Form::Json => {
-            let (images, depth) = (limits.images, limits.json_depth);
-            let work = tokio::task::spawn_blocking(move || images_in_json(&body, images, depth));
-            work.await.map_err(|error| ApiError::Internal(error.into()))?
-        }
-        Form::Multipart(boundary) => images_in_form(&boundary, body, limits.images).await,
-    }
+pub(crate) async fn images(
+    form: Form,
+    body: Arrived,
+    limits: &Limits,
+) -> Result<(Images, Arc<Share>), ApiError> {
+    let Arrived { bytes, share } = body;
+    let images = match form {
+        Form::Raw => Images::One(bytes),
+        Form::Json => parse(bytes, &share, limits.images, limits.json_depth).await?,
+        Form::Multipart(boundary) => images_in_form(&boundary, bytes, limits.images).await?,
+    };
+    Ok((images, share))
+}
+
+/// Works through every byte, on a thread that goes on when the client leaves.
+async fn parse(bytes: Bytes, share: &Arc<Share>, most: usize, depth: usize) -> Result<Images, ApiError> {
+    let share = Arc::clone(share);
+    let work = tokio::task::spawn_blocking(move || {
+        let images = images_in_json(&bytes, most, depth);
+        drop((bytes, share));
+        images
+    });
+    work.await.map_err(|error| ApiError::Internal(error.into()))?
 }
 
 /// The image of `{"image": "<base64>"}`, the reference's only form. As [`images`].
-pub(crate) fn image_in_json(body: &[u8], limits: &Limits) -> Result<Bytes, ApiError> {
-    match images_in_json(body, 0, limits.json_depth)? {
-        Images::One(image) => Ok(image),
+pub(crate) async fn image_in_json(body: Arrived, limits: &Limits) -> Result<(Bytes, Arc<Share>), ApiError> {
+    let Arrived { bytes, share } = body;
+    match parse(bytes, &share, 0, limits.json_depth).await? {
+        Images::One(image) => Ok((image, share)),
         Images::Many(_) => Err(NO_IMAGE),
     }
 }
@@ -199,19 +242,19 @@ async fn images_in_form(boundary: &str, body: Bytes, most: usize) -> Result<Imag
 /// A JSON body as a value of its own.
 ///
 /// # Errors
-/// [`ApiError::UnsupportedContentType`], [`ApiError::InvalidJson`], [`ApiError::JsonTooDeep`] and
-/// [`ApiError::InvalidField`].
+/// Those of [`read`], [`ApiError::UnsupportedContentType`], [`ApiError::InvalidJson`],
+/// [`ApiError::JsonTooDeep`] and [`ApiError::InvalidField`].
 pub(crate) async fn json<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
-    limits: &Limits,
+    state: &AppState,
 ) -> Result<T, ApiError> {
     if !content_type(headers).is_some_and(|text| is_json(&essence(text))) {
         return Err(unsupported(headers, "`application/json`"));
     }
     // What is told in words needs no more than this.
-    let limits = Limits { body_bytes: limits.body_bytes.min(1 << 20), ..*limits };
-    let body = read(headers, body, &limits).await?;
+    let limits = Limits { body_bytes: state.limits().body_bytes.min(1 << 20), ..*state.limits() };
+    let Arrived { bytes: body, share: _share } = read_within(headers, body, &limits, state.budget()).await?;
     check_depth(&body, limits.json_depth)?;
     let is_object = body.trim_ascii_start().first() == Some(&b'{');
     match serde_json::from_slice(&body) {
@@ -301,7 +344,10 @@ mod tests {
 
     #[test]
     fn only_an_object_with_a_text_has_an_image() {
-        let image = |body: &str| image_in_json(body.as_bytes(), &limits());
+        let image = |body: &str| match images_in_json(body.as_bytes(), 0, limits().json_depth)? {
+            Images::One(image) => Ok(image),
+            Images::Many(_) => Err(NO_IMAGE),
+        };
         assert_eq!(image(r#" {"other": [1], "image": "Zm9v", "more": null}"#).unwrap(), "foo");
         assert_eq!(image(r#"{"image": "Zm\u0039v"}"#).unwrap(), "foo");
         for body in [
@@ -348,12 +394,16 @@ mod tests {
             assert_eq!(check_depth(body.as_bytes(), 3).is_err(), deep, "{body}");
         }
         let deep = format!("{{\"image\": {}", "[".repeat(100_000));
-        assert!(matches!(image_in_json(deep.as_bytes(), &limits()), Err(ApiError::JsonTooDeep { limit: 8 })));
+        assert!(matches!(images_in_json(deep.as_bytes(), 0, 8), Err(ApiError::JsonTooDeep { limit: 8 })));
     }
 
     #[tokio::test]
     async fn a_body_of_exactly_the_limit_is_taken_and_a_compressed_one_is_not() {
-        let read = async |bytes: Vec<u8>, headers| super::read(&headers, Body::from(bytes), &limits()).await;
+        let budget = Arc::new(Budget::new(&limits()));
+        let read = async |bytes: Vec<u8>, headers| {
+            let arrived = read_within(&headers, Body::from(bytes), &limits(), &budget).await;
+            arrived.map(|arrived| arrived.bytes)
+        };
         assert_eq!(read(vec![1; 10], HeaderMap::new()).await.unwrap(), vec![1; 10]);
         let refused = read(vec![1; 11], HeaderMap::new()).await.unwrap_err();
         assert!(matches!(refused, ApiError::BodyTooLarge { limit: 10 }));

@@ -24,6 +24,7 @@ const PAGE: usize = 100;
 /// Longest comment, in characters; the schema says so too.
 const LONGEST_COMMENT: usize = 2000;
 const LONGEST_LABEL: usize = 200;
+const LONGEST_READER: usize = 200;
 
 impl From<LedgerError> for ApiError {
     fn from(error: LedgerError) -> Self {
@@ -66,7 +67,7 @@ pub(crate) async fn feedback(
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
-    let feedback: Feedback = body::json(&headers, body, state.limits()).await?;
+    let feedback: Feedback = body::json(&headers, body, &state).await?;
     check(&feedback)?;
     let ledger = state.ledger().ok_or(ApiError::Missing(Code::NoHistory))?;
     ledger.feedback(&receipt, &feedback).await?;
@@ -88,6 +89,15 @@ fn check(feedback: &Feedback) -> Result<(), ApiError> {
         .any(|text| text.as_ref().is_some_and(|text| text.contains('\0')))
     {
         return refuse("`label` or `comment` has a zero byte");
+    }
+    if feedback.reader.as_ref().is_some_and(|reader| reader.trim().is_empty()) {
+        return refuse("`reader` is blank");
+    }
+    if feedback.reader.as_ref().is_some_and(|reader| reader.contains(char::is_control)) {
+        return refuse("`reader` has a control character");
+    }
+    if longer(&feedback.reader, LONGEST_READER) {
+        return refuse("`reader` is too long");
     }
     if longer(&feedback.label, LONGEST_LABEL) || longer(&feedback.comment, LONGEST_COMMENT) {
         return refuse("`label` or `comment` is too long");

@@ -26,6 +26,15 @@ pub enum LedgerError {
 
 /// Keeps predictions and what readers say about them.
 pub trait Ledger: Send + Sync {
+    /// Whether the images are kept with the predictions; such a ledger encrypts them.
+    fn keeps_images(&self) -> bool;
+
+    /// Whether a prediction could be recorded now, as far as that can be told without one.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    fn check(&self) -> LedgerFuture<'_, ()>;
+
     /// Stores a prediction for good and gives its receipt. The prediction is sent only after that.
     ///
     /// # Errors
@@ -120,6 +129,11 @@ pub struct Feedback {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, max_length = 2000)]
     pub comment: Option<String>,
+    /// Who says so: a name or a number, not blank and without control characters. An erasure of the prediction
+    /// takes it along.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_length = 1, max_length = 200)]
+    pub reader: Option<String>,
 }
 
 /// Opinion of a reader.

@@ -27,6 +27,7 @@
 mod access;
 mod batch;
 mod body;
+mod budget;
 mod clock;
 mod error;
 mod heatmap;
@@ -40,6 +41,7 @@ mod openapi;
 mod page;
 mod predict;
 mod query;
+mod recording;
 mod serve;
 mod state;
 mod training;

@@ -70,6 +70,7 @@ pub(crate) struct Metrics {
     batch_images: Histogram,
     model: Family<ModelLabels, Gauge>,
     queue_images: Gauge,
+    body_bytes: Gauge,
     ready: Gauge,
     training: Gauge,
     batches: Gauge,
@@ -91,7 +92,8 @@ impl Metrics {
         let (refused, predictions, model) = (Family::default(), Family::default(), Family::default());
         let (prepare_seconds, queue_seconds, compute_seconds) = (times(), times(), times());
         let batch_images = Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0]);
-        let [queue_images, ready, training, batches, resident, started] = [(); 6].map(|()| Gauge::default());
+        let [queue_images, body_bytes, ready, training, batches, resident, started] =
+            [(); 7].map(|()| Gauge::default());
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         started.set(since.as_secs() as i64);
         registry.register("requests", "Requests answered", requests.clone());
@@ -111,6 +113,8 @@ impl Metrics {
         registry.register("model", "1 for the current model", model.clone());
         let help = "Images that the current model has taken and not yet answered";
         registry.register("queue_images", help, queue_images.clone());
+        let help = "Bodies of requests that are held in memory";
+        registry.register_with_unit("bodies", help, Unit::Bytes, body_bytes.clone());
         registry.register("ready", "1 where clients should be sent here", ready.clone());
         registry.register("trainings_running", "Trainings that run", training.clone());
         registry.register("batches_running", "Batch jobs that run", batches.clone());
@@ -129,6 +133,7 @@ impl Metrics {
             batch_images,
             model,
             queue_images,
+            body_bytes,
             ready,
             training,
             batches,
@@ -178,6 +183,7 @@ impl Metrics {
             self.model.get_or_create(&ModelLabels { model: lane.model().id().to_owned() }).set(1);
         }
         self.queue_images.set(lane.map_or(0, |lane| lane.taken()) as i64);
+        self.body_bytes.set(state.budget().bytes() as i64);
         self.ready.set(i64::from(state.is_ready()));
         self.training.set(state.trainings().running() as i64);
         self.batches.set(state.batches().running() as i64);

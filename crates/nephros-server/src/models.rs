@@ -216,7 +216,7 @@ pub(crate) async fn load(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<CurrentModel>, ApiError> {
-    let ModelRequest { model, force } = body::json(&headers, body, state.limits()).await?;
+    let ModelRequest { model, force } = body::json(&headers, body, &state).await?;
     with_store(&state, move |state, store| serve(state, store, &model, force)).await?;
     current_model(&state)
 }
@@ -231,7 +231,7 @@ pub(crate) async fn promote(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<CurrentModel>, ApiError> {
-    let ModelRequest { model, force } = body::json(&headers, body, state.limits()).await?;
+    let ModelRequest { model, force } = body::json(&headers, body, &state).await?;
     let work = move |state: &AppState, store: &dyn ModelStore| {
         // Served first: what cannot be served does not become champion.
         serve(state, store, &model, force)?;

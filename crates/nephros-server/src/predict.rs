@@ -161,10 +161,8 @@ pub(crate) async fn predict(
     let form = body::form(&headers).filter(|form| *form == Form::Json);
     form.ok_or_else(|| body::unsupported(&headers, "`application/json`"))?;
     let desk = Desk::open(&state, id, Wishes::default())?;
-    let body = body::read(&headers, body, state.limits()).await?;
-    let limits = *state.limits();
-    let work = tokio::task::spawn_blocking(move || body::image_in_json(&body, &limits));
-    let image = work.await.map_err(|error| ApiError::Internal(error.into()))??;
+    let body = body::read(&headers, body, &state).await?;
+    let (image, _share) = body::image_in_json(body, state.limits()).await?;
     let answer = desk.one(image).await?;
     let label = serde_json::Value::from(answer.label);
     let text = format!("[{{\"image\": {label}}}]");
@@ -215,9 +213,10 @@ pub(crate) async fn predictions(
         body::unsupported(&headers, expected)
     })?;
     let desk = Desk { subject, ..Desk::open(&state, id, wishes)? };
-    let body = body::read(&headers, body, state.limits()).await?;
+    let body = body::read(&headers, body, &state).await?;
     let begun = Instant::now();
-    match body::images(form, body, state.limits()).await? {
+    let (images, _share) = body::images(form, body, state.limits()).await?;
+    match images {
         Images::One(image) => Ok(Json(desk.one(image).await?).into_response()),
         Images::Many(images) => {
             let predictions = desk.many(images).await?;
@@ -361,7 +360,9 @@ impl Desk {
             refer: read.refer.clone(),
             reasons: answered.classified.reasons.clone(),
         };
-        match ledger.record(&record).await {
+        let recorded = ledger.record(&record).await;
+        self.state.recording().note(&recorded);
+        match recorded {
             Ok(receipt) => Ok(Some(receipt)),
             Err(LedgerError::Unavailable(source)) => Err(ApiError::StoreUnavailable(source)),
             Err(error @ LedgerError::NoSuchReceipt) => Err(ApiError::Internal(error.into())),

@@ -17,10 +17,13 @@ use tokio::sync::Semaphore;
 use crate::{
     access::Access,
     batch::Batches,
+    budget::Budget,
+    error::ApiError,
     heatmap::Heatmaps,
     ledger::Ledger,
     metrics::Metrics,
     models::ModelStore,
+    recording::Recording,
     training::{Trainer, Trainings},
 };
 
@@ -42,6 +45,8 @@ pub struct Sample {
 pub struct Limits {
     /// Bytes of a request body.
     pub body_bytes: usize,
+    /// Bytes of all bodies that are held at once, a quarter of them for bodies of at most 1 MiB; more get 429.
+    pub held_bytes: usize,
     /// Time for a body to arrive.
     pub body_time: Duration,
     /// Pixels of a decoded image.
@@ -77,6 +82,7 @@ impl Default for Limits {
         let Options { queue, batch, decoders, deadline, pixels } = Options::default();
         Self {
             body_bytes: 32 << 20,
+            held_bytes: 96 << 20,
             body_time: Duration::from_secs(30),
             pixels,
             images: 32,
@@ -161,11 +167,13 @@ struct Inner {
     heatmaps: Heatmaps,
     models: Option<Arc<dyn ModelStore>>,
     ledger: Option<Arc<dyn Ledger>>,
+    recording: Recording,
     metrics: Metrics,
     samples: Vec<Sample>,
     limits: Limits,
     access: Access,
     admission: Arc<Semaphore>,
+    budget: Arc<Budget>,
 }
 
 impl fmt::Debug for AppState {
@@ -192,10 +200,12 @@ impl AppState {
             heatmaps: Heatmaps::new(limits.heatmap_bytes, limits.heatmap_time),
             models,
             ledger,
+            recording: Recording::default(),
             metrics: Metrics::new(),
             samples,
             limits,
             access,
+            budget: Arc::new(Budget::new(&limits)),
             admission: Arc::new(Semaphore::new(limits.requests.max(1))),
         }))
     }
@@ -212,10 +222,33 @@ impl AppState {
         Ok(())
     }
 
-    /// Whether clients should be sent here.
+    /// Whether clients should be sent here, as far as it is known without asking the store of predictions.
     pub fn is_ready(&self) -> bool {
+        self.has_started() && self.0.recording.seems_well()
+    }
+
+    fn has_started(&self) -> bool {
         let started = self.0.ready.load(Ordering::Acquire) && !self.0.stopping.load(Ordering::Acquire);
         started && self.lane().is_some()
+    }
+
+    /// Whether clients should be sent here; the store of predictions is asked.
+    ///
+    /// # Errors
+    /// [`ApiError::NotReady`] and [`ApiError::StoreUnavailable`].
+    pub(crate) async fn check_ready(&self) -> Result<(), ApiError> {
+        if !self.has_started() {
+            return Err(ApiError::NotReady);
+        }
+        match self.ledger() {
+            Some(ledger) => self.0.recording.check(ledger.as_ref()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What is known of the store of predictions.
+    pub(crate) fn recording(&self) -> &Recording {
+        &self.0.recording
     }
 
     /// From now on nobody new should be sent here, and jobs are asked to stop.
@@ -310,6 +343,11 @@ impl AppState {
 
     pub(crate) fn access(&self) -> &Access {
         &self.0.access
+    }
+
+    /// Memory for the bodies of requests.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.0.budget
     }
 
     /// Places for requests taken at once.

@@ -31,6 +31,10 @@ use nephros_server::{Sample, ServeOptions, Server, Service};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+#[allow(dead_code, reason = "the other tests use all of it")]
+#[path = "http/support.rs"]
+mod support;
+
 const SIDE: u32 = 256;
 
 /// Programs that the test drives.
@@ -209,7 +213,9 @@ async fn drive(browser: Browser, token: Option<&str>, model: Option<Arc<Predicto
     fs_err::write(&image, slice(175)).unwrap();
     fs_err::write(&broken, "<html>not a slice</html>").unwrap();
     let samples = vec![sample("Patient 1", "Normal", 175), sample("Patient 2", "Tumor", 235), photograph()];
-    let service = Service { model: model.map(|model| model as _), samples, ..Service::default() };
+    // The server with a token records what it predicts.
+    let ledger = token.map(|_| Arc::new(support::Notebook::default()) as _);
+    let service = Service { model: model.map(|model| model as _), ledger, samples, ..Service::default() };
     let options = ServeOptions {
         address: ([127, 0, 0, 1], 0).into(),
         token: token.map(str::to_owned),
@@ -311,6 +317,8 @@ async fn an_image_is_classified_in_the_page() {
     let model = Arc::new(untrained());
     let steps = drive(browser, None, Some(Arc::clone(&model))).await;
     assert_eq!(steps.get("open", "desktop")["status"], format!("Model {}", model.id()));
+    let records = "Neither the image nor what is predicted is recorded.";
+    assert_eq!(steps.get("open", "desktop")["records"], records);
     check_predictions(&steps, &model);
     check_page(&steps);
 }
@@ -320,6 +328,8 @@ async fn the_page_asks_for_the_token() {
     let Some(browser) = browser_or_skip() else { return };
     let model = Arc::new(untrained());
     let steps = drive(browser, Some("a-long-random-text"), Some(Arc::clone(&model))).await;
+    let records = "What is predicted is recorded with a hash of the image; the image is not kept.";
+    assert_eq!(steps.get("open", "phone")["records"], records);
     check_predictions(&steps, &model);
     check_page(&steps);
 }

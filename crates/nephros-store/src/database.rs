@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use log::LevelFilter;
 use sqlx::{
     AnyPool, ConnectOptions as _,
     any::{AnyConnectOptions, AnyPoolOptions},
@@ -20,6 +21,9 @@ use crate::{chain, error::StoreError, keys, transaction::Tx};
 
 /// Connections of a process; one of them writes.
 const CONNECTIONS: u32 = 4;
+/// Bytes that have to fit on the disk before a store that had no room counts as usable again: some records
+/// with the pages of their indexes.
+const ROOM: usize = 256 << 10;
 
 /// Where the receipts are.
 #[derive(Clone, PartialEq, Eq)]
@@ -73,7 +77,11 @@ impl Database {
     /// Whether a database is there may be made, or has to be there.
     pub(crate) async fn connect(&self, create: bool, patience: Duration) -> Result<AnyPool, StoreError> {
         sqlx::any::install_default_drivers();
-        let options = self.options(create)?.disable_statement_logging();
+        let options = self
+            .options(create)?
+            // Their texts, which hold no values; for whoever asks for everything.
+            .log_statements(LevelFilter::Trace)
+            .log_slow_statements(LevelFilter::Off, Duration::MAX);
         let statements = self.settings(patience);
         let pool = AnyPoolOptions::new()
             .max_connections(CONNECTIONS)
@@ -192,6 +200,15 @@ impl Database {
             Self::Postgres(_) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         };
         Ok(Tx::begin(pool, begin).await?)
+    }
+
+    /// Whether there is room for records, as far as that can be seen from here. A few bytes in a page that
+    /// the database holds already are not.
+    pub(crate) async fn check_room(&self) -> Result<(), StoreError> {
+        let Self::Sqlite(path) = self else { return Ok(()) };
+        let path = path.clone();
+        let checked = tokio::task::spawn_blocking(move || crate::files::check_room(&path, ROOM));
+        Ok(checked.await.map_err(std::io::Error::other)??)
     }
 
     /// Takes what was deleted out of the files, too; `false` where a reader is in the way.

@@ -28,7 +28,7 @@ pub use database::Database;
 pub use erase::{Erase, Erased};
 pub use error::StoreError;
 pub use keys::{KeyError, MasterKey};
-pub use read::{Export, Filter, MOST, Page};
+pub use read::{Export, Filter, MOST, Page, WORDS};
 pub use record::{Details, Entry, Kind, Model, NewPrediction, Opinion, Reason, Receipt, ReceiptId, Verdict};
 pub use store::{Store, StoreConfig};
 pub use verify::{Broken, Fault, Verification};

@@ -1,6 +1,6 @@
 //! Reading back: history, single receipts, kept images, all of a subject.
 
-use std::{io::Write as _, path::Path};
+use std::{collections::HashMap, io::Write as _, path::Path};
 
 use serde::Serialize;
 use sqlx::{any::AnyArguments, query::Query};
@@ -16,6 +16,8 @@ use crate::{
 
 /// Most entries of a page.
 pub const MOST: u32 = 1000;
+/// Words about one prediction that are listed with it.
+pub const WORDS: u32 = 100;
 
 /// Which entries to list; all that is given has to agree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -115,6 +117,54 @@ impl Store {
         );
         let query = sqlx::query(sqlx::AssertSqlSafe(sql));
         let query = conditions.into_iter().fold(query, |query, (_, value)| bind(query, value));
+        query.fetch_all(&self.pool).await?.iter().map(entry).collect()
+    }
+
+    /// Predictions, the newest first, each with what was said about it, the first first; at most
+    /// [`WORDS`] of those, the latest. They come by the same few queries however many there are.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; [`StoreError::UnknownReceipt`] where `before` is none.
+    pub async fn predictions(
+        &self,
+        before: Option<&ReceiptId>,
+        limit: u32,
+    ) -> Result<Vec<(Entry, Vec<Entry>)>, StoreError> {
+        let before = match before {
+            Some(receipt) => Some(self.entry(receipt).await?.receipt.position),
+            None => None,
+        };
+        let filter = Filter { kind: Some(Kind::Prediction), ..Filter::default() };
+        let predictions = self.history(filter, Page { before, limit }).await?;
+        let mut said: HashMap<ReceiptId, Vec<Entry>> = HashMap::new();
+        for word in self.said_about(&predictions).await? {
+            if let Some(about) = word.about.clone() {
+                said.entry(about).or_default().push(word);
+            }
+        }
+        let with_words = |prediction: Entry| {
+            let words = said.remove(&prediction.receipt.id).unwrap_or_default();
+            (prediction, words)
+        };
+        Ok(predictions.into_iter().map(with_words).collect())
+    }
+
+    /// Feedback about the predictions from the last of these to the first, in the order of the log.
+    async fn said_about(&self, predictions: &[Entry]) -> Result<Vec<Entry>, StoreError> {
+        let (Some(newest), Some(oldest)) = (predictions.first(), predictions.last()) else {
+            return Ok(Vec::new());
+        };
+        let [oldest, newest] =
+            [oldest, newest].map(|entry| i64::try_from(entry.receipt.position).unwrap_or(i64::MAX));
+        let sql = format!(
+            "SELECT {ENTRY}, {DETAILS} FROM (\
+               SELECT f.*, ROW_NUMBER() OVER (PARTITION BY f.about ORDER BY f.position DESC) AS age \
+               FROM receipt_entries p JOIN receipt_entries f ON f.about = p.id AND f.kind = 'feedback' \
+               WHERE p.kind = 'prediction' AND p.position BETWEEN $1 AND $2) e \
+             LEFT JOIN receipt_details d ON d.position = e.position \
+             WHERE e.age <= {WORDS} ORDER BY e.position"
+        );
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(oldest).bind(newest);
         query.fetch_all(&self.pool).await?.iter().map(entry).collect()
     }
 

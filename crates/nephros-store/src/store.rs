@@ -187,6 +187,15 @@ impl Store {
         })
     }
 
+    /// Whether a record could be written now, found out by writing what changes nothing. Where records are few
+    /// this costs more than one.
+    ///
+    /// # Errors
+    /// What a record would get; see [`StoreError`].
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        self.ask(Job::Probe).await
+    }
+
     async fn ask<T>(
         &self,
         job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,

@@ -349,7 +349,7 @@ A line of --json, with falls of the log-odds; null where no check could be made:
 The line of --json; broken is null where nothing is wrong:
   {\"entries\":1203,\"predictions\":1180,\"erased\":12,\"images\":40,\"decrypted\":40,
    \"broken\":{\"position\":17,\"id\":\"5f0c…\",\"fault\":\"changed\"},\"checkpoint\":\"nephros-receipts …\",
-   \"replay\":{\"replayed\":10,\"differing\":[]}}")]
+   \"replay\":{\"replayed\":10,\"differing\":[],\"untried\":25}}")]
     Verify(VerifyArgs),
     /// Export, erase, prune, back up and restore what is known of predictions; rotate the master key
     ///

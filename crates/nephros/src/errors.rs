@@ -151,6 +151,15 @@ pub enum CliError {
     /// The model of the last training is in no run.
     #[error("the model of the last training is in no run")]
     NotRecorded,
+    /// The database of receipts is not available at the start of a server.
+    #[error("cannot open the receipts in `{database}`")]
+    NoStore {
+        /// Without a password.
+        database: String,
+        /// Why.
+        #[source]
+        source: ReceiptError,
+    },
     /// Nothing was recorded yet.
     #[error("found no runs: `{path}` does not exist")]
     NoRuns {
@@ -206,6 +215,10 @@ impl Hint for CliError {
             }
             Self::RegisteredModel { .. } => "name the bundle to write with `--out`".into(),
             Self::NotRecorded => "`nephros train` records one".into(),
+            Self::NoStore { .. } => {
+                "start the server again when the database answers, or with `--no-receipts`, which records nothing"
+                    .into()
+            }
             Self::NoRuns { .. } => "`nephros run` or `nephros train` records one".into(),
             Self::NoServer { variable } => format!("{variable}=http://127.0.0.1:5000 nephros runs sync"),
             Self::NoSuchHost { .. } => "name an address of this machine, such as 127.0.0.1 or 0.0.0.0".into(),

@@ -69,11 +69,13 @@ pub fn serve(
         .build()
         .context("cannot start the server's threads")?;
     let served: anyhow::Result<()> = runtime.block_on(async {
+        let images = receipts.as_ref().is_some_and(|receipts| receipts.keep_images);
         let store = match receipts {
-            Some(receipts) => Some(Store::open(receipts).await?),
+            Some(receipts) => Some(open(receipts).await?),
             None => None,
         };
-        options.service.ledger = store.clone().map(|store| Arc::new(Kept(store)) as Arc<dyn Ledger>);
+        options.service.ledger =
+            store.clone().map(|store| Arc::new(Kept::new(store, images)) as Arc<dyn Ledger>);
         let server = Server::bind(options).await?;
         let listening = format!("listening on http://{}", server.address());
         match global.log_format {
@@ -94,6 +96,13 @@ pub fn serve(
     runtime.shutdown_background();
     served?;
     Ok(Status::Done)
+}
+
+async fn open(receipts: StoreConfig) -> anyhow::Result<Store> {
+    let database = receipts.database.to_string();
+    Store::open(receipts).await.map_err(|source| {
+        if source.is_unavailable() { CliError::NoStore { database, source }.into() } else { source.into() }
+    })
 }
 
 /// What callers must send, if NEPHROS_TOKEN is set; an unreadable token must not mean none.

@@ -9,8 +9,11 @@ use common::{
     model::{bitmap, save_bundle},
     server::{Server, ask},
 };
+use nephros_store::{Database, MasterKey, NewPrediction, Store, StoreConfig};
 use serde_json::{Value, json as value};
 
+/// Who judges predictions.
+const READER: &str = "Dr. Grauwert";
 const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 /// A project with a model, a master key, and a store of the predictions of three images that were kept.
@@ -55,6 +58,14 @@ fn body(answer: &str) -> Value {
         .unwrap_or_else(|error| panic!("{error}: {answer}"))
 }
 
+/// Whether a text stands in any file of the store.
+fn stands_in_store(folder: &Folder, text: &str) -> bool {
+    fs_err::read_dir(folder.path("store")).unwrap().any(|file| {
+        let bytes = fs_err::read(file.unwrap().path()).unwrap();
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    })
+}
+
 /// Changes the database as someone with a client does.
 fn by_hand(folder: &Folder, statement: &str) {
     let connection = rusqlite::Connection::open(folder.path("store/receipts.db")).unwrap();
@@ -81,6 +92,91 @@ fn a_sound_log_verifies_and_its_predictions_come_out_again() {
     let unknown = folder.run(&["verify", "--receipt", &"0".repeat(32)]);
     assert_eq!(unknown.code, 1);
     assert!(unknown.stderr.contains("no prediction has the receipt"), "{}", unknown.stderr);
+}
+
+/// Works on the store as the library does, beside no server; `images` says whether it keeps them.
+fn with_store<T>(folder: &Folder, images: bool, work: impl AsyncFnOnce(&Store) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let database = Database::Sqlite(folder.path("store/receipts.db"));
+        let master_key = Some(MasterKey::from_hex(KEY, "a test").unwrap());
+        let config = StoreConfig { keep_images: images, master_key, ..StoreConfig::new(database) };
+        let store = Store::open(config).await.unwrap();
+        let done = work(&store).await;
+        store.close().await;
+        done
+    })
+}
+
+/// The prediction with that receipt, as it could be recorded again.
+async fn again(store: &Store, receipt: &str) -> NewPrediction {
+    let id = receipt.parse().unwrap();
+    let entry = store.entry(&id).await.unwrap();
+    let details = entry.details.unwrap();
+    NewPrediction {
+        subject: details.subject,
+        image: store.image(&id).await.unwrap().unwrap(),
+        model: entry.model.unwrap(),
+        probabilities: details.probabilities,
+        label: details.label.unwrap(),
+        refer: details.refer,
+        reasons: details.reasons,
+    }
+}
+
+#[test]
+fn a_prediction_that_comes_out_otherwise_is_told_with_both_values() {
+    let (folder, receipts) = prepared();
+    // A record in good order, of a machine that computed one bit otherwise.
+    let (id, recorded) = with_store(&folder, true, async |store| {
+        let mut otherwise = again(store, &receipts[1]).await;
+        otherwise.probabilities[0] = f32::from_bits(otherwise.probabilities[0].to_bits() ^ 1);
+        otherwise.model.engine = "another engine".to_owned();
+        let recorded = otherwise.probabilities.clone();
+        (store.record(otherwise).await.unwrap().id.to_string(), recorded)
+    });
+    let run = folder.run(&["verify"]);
+    assert_eq!(run.code, 1, "{run:?}");
+    let lines: Vec<&str> = run.stdout.lines().collect();
+    assert!(lines[0].starts_with("5 entries are as they were recorded: 4 predictions"), "{run:?}");
+    assert_eq!(lines[2], "3 predictions came out again bit for bit");
+    let told = format!("DIFFERENT at record 5 ({id}): recorded {recorded:?}, repeated [");
+    assert!(lines[3].starts_with(&told) && lines[3].ends_with("]; recorded by another engine"), "{run:?}");
+    let run = folder.run(&["verify", "--receipt", &id, "--json"]);
+    let line = json(&run);
+    let differing = &line["replay"]["differing"][0];
+    assert_eq!((run.code, &line["broken"], &differing["position"]), (1, &Value::Null, &5.into()));
+    let bits = |values: &Value| -> Vec<u32> {
+        values.as_array().unwrap().iter().map(|value| (value.as_f64().unwrap() as f32).to_bits()).collect()
+    };
+    let (recorded, repeated) = (bits(&differing["recorded"]), bits(&differing["repeated"]));
+    assert_eq!((recorded[0] ^ 1, recorded[1]), (repeated[0], repeated[1]));
+    assert_eq!(folder.run(&["verify", "--replay", "0"]).code, 0);
+}
+
+#[test]
+fn the_oldest_prediction_of_a_long_log_is_repeated_and_what_is_not_is_told() {
+    let (folder, receipts) = prepared();
+    // More than a page of the store, of which nothing can be repeated.
+    with_store(&folder, false, async |store| {
+        let new = again(store, &receipts[0]).await;
+        let mut work = tokio::task::JoinSet::new();
+        for _ in 0..1100 {
+            let (store, new) = (store.clone(), new.clone());
+            work.spawn(async move { store.record(new).await.unwrap() });
+        }
+        assert_eq!(work.join_all().await.len(), 1100);
+    });
+    let run = folder.run(&["verify", "--replay", "all"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(run.stdout.ends_with("\n3 predictions came out again bit for bit\n"), "{run:?}");
+    let run = folder.run(&["verify", "--replay", "1"]);
+    let told = "\n1 predictions came out again bit for bit\n\
+                2 older ones were not tried: `--replay all` repeats them, too\n";
+    assert!(run.code == 0 && run.stdout.ends_with(told), "{run:?}");
+    let line = json(&folder.run(&["verify", "--replay", "2", "--json"]));
+    assert_eq!((&line["replay"]["replayed"], &line["replay"]["untried"]), (&2.into(), &1.into()));
+    assert_eq!(folder.run(&["verify", "--replay", "many"]).code, 2);
 }
 
 #[test]
@@ -193,6 +289,7 @@ fn keys_are_rotated_and_stores_restored() {
 fn the_server_lists_what_it_recorded_and_what_readers_say() {
     let (folder, receipts) = prepared();
     let server = Server::start(&folder, &[]);
+    assert_eq!(body(&ask(&server.address, "GET /health", "", b""))["records"], "images");
     let history = || body(&ask(&server.address, "GET /api/v1/history", "", b""));
     let listed = history();
     let listed: Vec<&str> =
@@ -202,28 +299,27 @@ fn the_server_lists_what_it_recorded_and_what_readers_say() {
         let asked = format!("POST /api/v1/history/{receipt}/feedback");
         ask(&server.address, &asked, "Content-Type: application/json\r\n", said.as_bytes())
     };
-    let corrected = r#"{"verdict": "corrects", "label": "Normal", "comment": "a cyst"}"#;
-    assert!(say(&receipts[1], corrected).starts_with("HTTP/1.1 204"));
+    let corrected = value!({"verdict": "corrects", "label": "Normal", "comment": "a cyst", "reader": READER});
+    assert!(say(&receipts[1], &corrected.to_string()).starts_with("HTTP/1.1 204"));
     assert!(say(&receipts[1], r#"{"verdict": "agrees"}"#).starts_with("HTTP/1.1 204"));
     assert!(say(&receipts[1], r#"{"verdict": "agrees", "label": "Normal"}"#).contains("invalid_field"));
     for unknown in ["0".repeat(32), "unknown".into()] {
         assert!(say(&unknown, r#"{"verdict": "agrees"}"#).contains("no_such_receipt"), "{unknown}");
     }
-    let expected = value!([
-        {"verdict": "corrects", "label": "Normal", "comment": "a cyst"},
-        {"verdict": "agrees"},
-    ]);
+    let expected = value!([corrected, {"verdict": "agrees"}]);
     assert_eq!(history()[1]["feedback"], expected);
+    assert!(stands_in_store(&folder, READER));
     let older = format!("GET /api/v1/history?limit=1&before={}", receipts[1]);
     let older = body(&ask(&server.address, &older, "", b""));
     assert_eq!((older.as_array().unwrap().len(), &older[0]["receipt"]), (1, &Value::from(&*receipts[0])));
 
-    // An erasure beside the running server.
+    // An erasure beside the running server; it takes along who said something.
     assert_eq!(folder.run(&["store", "erase", "--subject", "anna"]).code, 0);
+    assert!(!stands_in_store(&folder, READER));
     let left = history();
     assert_eq!((left.as_array().unwrap().len(), &left[0]["receipt"]), (1, &Value::from(&*receipts[2])));
     assert!(say(&receipts[1], r#"{"verdict": "agrees"}"#).contains("no_such_receipt"));
-    server.stop();
+    assert!(!server.stop().contains(READER));
     assert_eq!(folder.run(&["verify"]).code, 0);
 }
 
@@ -236,6 +332,7 @@ fn no_receipts_are_written_where_none_are_wanted() {
     let answer = body(&ask(&server.address, "POST /api/v1/predictions", headers, &bitmap(32, [9, 9, 9])));
     assert_eq!(answer["receipt"], Value::Null);
     assert!(ask(&server.address, "GET /api/v1/history", "", b"").contains("no_history"));
+    assert_eq!(body(&ask(&server.address, "GET /health", "", b""))["records"], "nothing");
     server.stop();
     assert!(!folder.path("store").exists());
 }

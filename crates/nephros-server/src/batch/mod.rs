@@ -24,7 +24,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use utoipa::ToSchema;
 
 use crate::{
-    body,
+    body::{self, Arrived},
     clock::rfc3339,
     error::{ApiError, Code},
     ids::new_id,
@@ -276,11 +276,13 @@ pub(crate) async fn begin(
 ) -> Result<Response, ApiError> {
     let limits = *state.limits();
     let desk = Desk::of_batch(&state, id)?;
+    let mut share = None;
     let opened = if body::is_zip(&headers) {
-        let bytes = body::read(&headers, body, &limits).await?;
+        let Arrived { bytes, share: held } = body::read(&headers, body, &state).await?;
+        share = Some(held);
         tokio::task::spawn_blocking(move || Source::sent(bytes, &limits)).await
     } else {
-        let BatchRequest { path } = match body::json(&headers, body, &limits).await {
+        let BatchRequest { path } = match body::json(&headers, body, &state).await {
             Err(ApiError::UnsupportedContentType { .. }) => {
                 return Err(body::unsupported(&headers, "`application/json` or `application/zip`"));
             }
@@ -302,7 +304,11 @@ pub(crate) async fn begin(
     })?;
     tracing::info!(images = batch.total, "batch started");
     let status = batch.status();
-    tokio::spawn(run(batch, desk, source, limits.body_bytes));
+    tokio::spawn(async move {
+        run(batch, desk, source, limits.body_bytes).await;
+        // A zip file that was sent is in memory as long.
+        drop(share);
+    });
     let location = HeaderValue::from_str(&format!("/api/v1/batches/{}", status.id)).ok();
     let headers = HeaderMap::from_iter(location.map(|location| (header::LOCATION, location)));
     Ok((StatusCode::ACCEPTED, headers, Json(status)).into_response())

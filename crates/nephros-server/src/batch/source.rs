@@ -2,13 +2,13 @@
 
 use std::{
     borrow::Cow,
-    io::{Cursor, Read, Seek},
+    io::{self, Cursor, Read, Seek},
     path::{Component, Path, PathBuf},
 };
 
 use axum::body::Bytes;
 use fs_err::File;
-use zip::ZipArchive;
+use zip::{ZipArchive, result::ZipError};
 
 use crate::{
     error::{ApiError, Code},
@@ -55,11 +55,14 @@ impl Source {
         if found.is_dir() {
             return folder(found, limits);
         }
-        let file = File::open(&found).map_err(|_| missing())?;
         if !found.is_file() {
             return Err(missing());
         }
-        let mut archive = ZipArchive::new(file).map_err(|_| ApiError::NotAZip)?;
+        let file = File::open(&found).map_err(|_| ApiError::UnreadableFile)?;
+        let mut archive = ZipArchive::new(file).map_err(|error| match error {
+            ZipError::Io(error) if error.kind() != io::ErrorKind::UnexpectedEof => ApiError::UnreadableFile,
+            _ => ApiError::NotAZip,
+        })?;
         let entries = entries(&mut archive, limits)?;
         Ok(Self::File { archive: Box::new(archive), entries })
     }
@@ -88,7 +91,7 @@ impl Source {
                 for (index, file) in files.into_iter().enumerate() {
                     let path =
                         file.strip_prefix(&folder).unwrap_or(&file).to_string_lossy().replace('\\', "/");
-                    let bytes = File::open(&file).map_err(|_| ApiError::Missing(Code::NoSuchBatch));
+                    let bytes = File::open(&file).map_err(|_| ApiError::UnreadableFile);
                     let bytes = bytes.and_then(|file| read_at_most(file, most_bytes));
                     if !take(index, Item { path, bytes }) {
                         return;
@@ -148,14 +151,12 @@ fn read_entries<R: Read + Seek>(
     mut take: impl FnMut(usize, Item) -> bool,
 ) {
     for (index, &entry) in entries.iter().enumerate() {
-        let item = match archive.by_index(entry) {
-            Ok(entry) => {
-                let path = entry.name().map_or_else(|_| format!("entry {index}"), Cow::into_owned);
-                // What the header says of the size may be a lie.
-                Item { path, bytes: read_at_most(entry, most_bytes) }
-            }
-            Err(_) => Item { path: format!("entry {index}"), bytes: Err(ApiError::NotAZip) },
-        };
+        // The name can be read of an entry that is encrypted or packed in an unknown way, too.
+        let name = archive.by_index_raw(entry).ok().and_then(|entry| entry.name().ok().map(Cow::into_owned));
+        let path = name.unwrap_or_else(|| format!("entry {index}"));
+        let bytes = archive.by_index(entry).map_err(|_| ApiError::UnreadableFile);
+        // What the header says of the size may be a lie.
+        let item = Item { path, bytes: bytes.and_then(|entry| read_at_most(entry, most_bytes)) };
         if !take(index, item) {
             return;
         }
@@ -164,7 +165,33 @@ fn read_entries<R: Read + Seek>(
 
 fn read_at_most(reader: impl Read, limit: usize) -> Result<Bytes, ApiError> {
     let mut bytes = Vec::new();
-    // Broken: the entry is torn, encrypted or packed in an unknown way, or the disk fails.
-    reader.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(|_| ApiError::NotAZip)?;
+    // The entry is torn, or the disk fails.
+    reader.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(|_| ApiError::UnreadableFile)?;
     if bytes.len() > limit { Err(ApiError::BodyTooLarge { limit }) } else { Ok(bytes.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_gone_is_named_and_the_others_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.png", "c.png"] {
+            fs_err::write(folder.path().join(name), name).unwrap();
+        }
+        let files = ["a.png", "b.png", "c.png"].map(|name| folder.path().join(name)).into();
+        let source = Source::Folder { folder: folder.path().to_owned(), files };
+        let mut read = Vec::new();
+        source.read(100, |index, Item { path, bytes }| {
+            read.push((index, path, bytes.map_err(|error| error.code())));
+            true
+        });
+        let expected = [
+            (0, "a.png", Ok("a.png".into())),
+            (1, "b.png", Err(Code::UnreadableFile)),
+            (2, "c.png", Ok("c.png".into())),
+        ];
+        assert_eq!(read, expected.map(|(index, path, bytes)| (index, path.to_owned(), bytes)));
+    }
 }

@@ -24,6 +24,11 @@ macro_rules! codes {
                 match self { $(Self::$name => StatusCode::$status,)* }
             }
 
+            /// Whether it is sent with `Retry-After`.
+            pub(crate) fn says_when(self) -> bool {
+                [Self::Overloaded, Self::TooManyBytes, Self::DeadlineExceeded, Self::StoreUnavailable].contains(&self)
+            }
+
             /// When it is sent, for the OpenAPI document.
             pub fn sentence(self) -> &'static str {
                 match self { $(Self::$name => $sentence,)* }
@@ -69,9 +74,11 @@ codes! {
     InvalidField "invalid_field" UNPROCESSABLE_ENTITY "A key of the JSON body is missing, unknown, or has a value that it cannot have.",
     NotAnImage "not_an_image" UNPROCESSABLE_ENTITY "The bytes are no known image format.",
     CorruptImage "corrupt_image" UNPROCESSABLE_ENTITY "The image cannot be decoded.",
+    UnreadableFile "unreadable_file" UNPROCESSABLE_ENTITY "The file, or this one of a batch, cannot be read: it is gone or torn, or closed to the server, or packed with a password or in an unknown way.",
     NotAZip "not_a_zip" UNPROCESSABLE_ENTITY "The file is no zip file that can be read.",
     UnusableModel "unusable_model" UNPROCESSABLE_ENTITY "The model cannot be loaded or fails its own check.",
     Overloaded "overloaded" TOO_MANY_REQUESTS "Too many images are waiting; `Retry-After` says when to come again.",
+    TooManyBytes "too_many_bytes" TOO_MANY_REQUESTS "The bodies of the requests under way take all the memory that there is for them; `Retry-After` says when to come again.",
     DeadlineExceeded "deadline_exceeded" TOO_MANY_REQUESTS "The turn of the image did not come in time; `Retry-After` says when to come again.",
     Internal "internal" INTERNAL_SERVER_ERROR "A bug.",
     TrainingFailed "training_failed" INTERNAL_SERVER_ERROR "The training failed; the model stays as it was.",

@@ -126,6 +126,9 @@ pub enum ApiError {
     /// See [`Code::InvalidField`].
     #[error("the JSON body cannot be used: {0}")]
     InvalidField(#[source] serde_json::Error),
+    /// See [`Code::UnreadableFile`].
+    #[error("the file cannot be read")]
+    UnreadableFile,
     /// See [`Code::NotAZip`].
     #[error("the file is no zip file that can be read")]
     NotAZip,
@@ -143,6 +146,9 @@ pub enum ApiError {
         /// When there will be room, by the measured rate.
         retry_after: Duration,
     },
+    /// See [`Code::TooManyBytes`].
+    #[error("the bodies of other requests take the memory that this one would need")]
+    TooManyBytes,
     /// See [`Code::DeadlineExceeded`].
     #[error("no answer within {within:?}")]
     DeadlineExceeded {
@@ -176,6 +182,22 @@ pub enum ApiError {
     /// See [`Code::StoreUnavailable`]; the source goes to the log only.
     #[error("predictions cannot be recorded now, so none are made")]
     StoreUnavailable(#[source] BoxError),
+}
+
+/// An error and its sources in a line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let link = error.to_string();
+        // An error whose text ends with its source's says it once.
+        if !text.ends_with(&link) {
+            text.push_str(": ");
+            text.push_str(&link);
+        }
+        next = error.source();
+    }
+    text
 }
 
 /// The sentence of a code in the form of an error.
@@ -249,9 +271,11 @@ impl ApiError {
             Self::UnsupportedEncoding => Code::UnsupportedEncoding,
             Self::MissingField { .. } => Code::MissingField,
             Self::InvalidField(_) => Code::InvalidField,
+            Self::UnreadableFile => Code::UnreadableFile,
             Self::NotAZip => Code::NotAZip,
             Self::UnusableModel { .. } => Code::UnusableModel,
             Self::Overloaded { .. } => Code::Overloaded,
+            Self::TooManyBytes => Code::TooManyBytes,
             Self::DeadlineExceeded { .. } => Code::DeadlineExceeded,
             Self::Internal(_) => Code::Internal,
             Self::TrainingFailed { .. } => Code::TrainingFailed,
@@ -274,18 +298,7 @@ impl ApiError {
         if !ours || matches!(self, Self::NotReady) {
             return None;
         }
-        let mut text = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(error) = next {
-            let link = error.to_string();
-            // An error whose text ends with its source's says it once.
-            if !text.ends_with(&link) {
-                text.push_str(": ");
-                text.push_str(&link);
-            }
-            next = error.source();
-        }
-        Some(text)
+        Some(chain(self))
     }
 
     /// When to come again, where that is known.
@@ -294,6 +307,7 @@ impl ApiError {
             Self::Overloaded { retry_after } | Self::DeadlineExceeded { retry_after, .. } => {
                 Some(*retry_after)
             }
+            Self::TooManyBytes => Some(Duration::from_secs(2)),
             Self::StoreUnavailable(_) => Some(Duration::from_secs(5)),
             _ => None,
         }
@@ -313,10 +327,14 @@ impl Hint for ApiError {
             Self::ModelRefused { .. } => {
                 "`\"force\": true` serves it all the same, and its bundle records that"
             }
-            Self::UnsupportedEncoding => "leave `Content-Encoding` out",
-            Self::Overloaded { .. } | Self::DeadlineExceeded { .. } | Self::StoreUnavailable(_) => {
-                "try again after the seconds of `Retry-After`"
+            Self::UnreadableFile => {
+                "look whether the server's user may read it; in a zip file it has to be whole and without a password"
             }
+            Self::UnsupportedEncoding => "leave `Content-Encoding` out",
+            Self::Overloaded { .. }
+            | Self::TooManyBytes
+            | Self::DeadlineExceeded { .. }
+            | Self::StoreUnavailable(_) => "try again after the seconds of `Retry-After`",
             Self::Internal(_) => "the server's log has the details under this answer's x-request-id",
             Self::TrainingUnavailable => "run `nephros serve` in a project folder made by `nephros init`",
             Self::NoModel => {

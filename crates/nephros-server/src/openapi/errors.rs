@@ -19,8 +19,13 @@ use crate::error::{Code, ErrorBody, ErrorDetail};
 pub(crate) const EVERYWHERE: [Code; 4] =
     [Code::NotFound, Code::MethodNotAllowed, Code::ForeignHost, Code::Internal];
 
-const READS_A_BODY: [Code; 4] =
-    [Code::RequestTimeout, Code::BodyTooLarge, Code::UnsupportedContentType, Code::UnsupportedEncoding];
+const READS_A_BODY: [Code; 5] = [
+    Code::RequestTimeout,
+    Code::BodyTooLarge,
+    Code::UnsupportedContentType,
+    Code::UnsupportedEncoding,
+    Code::TooManyBytes,
+];
 const READS_JSON: [Code; 4] = [Code::InvalidJson, Code::JsonTooDeep, Code::MissingField, Code::InvalidField];
 const PREDICTS: [Code; 12] = [
     Code::InvalidJson,
@@ -67,6 +72,7 @@ pub(crate) fn codes(method: &str, path: &str) -> Vec<Code> {
                 Code::BatchRunning,
                 Code::TooManyImages,
                 Code::DecompressedTooLarge,
+                Code::UnreadableFile,
                 Code::NotAZip,
                 Code::NoModel,
             ],
@@ -89,7 +95,7 @@ pub(crate) fn codes(method: &str, path: &str) -> Vec<Code> {
             &[Code::NoHistory, Code::NoSuchReceipt, Code::StoreUnavailable],
             &[&CHANGES, &READS_A_BODY, &READS_JSON],
         ),
-        ("get", "/health/ready") => (&[Code::NotReady], &[]),
+        ("get", "/health/ready") => (&[Code::NotReady, Code::StoreUnavailable], &[]),
         _ => (&[], &[]),
     };
     let mut codes: Vec<Code> = only.iter().chain(parts.iter().copied().flatten()).copied().collect();
@@ -144,7 +150,7 @@ fn add(operation: &mut Operation, method: &str, path: &str) {
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(ErrorBody::name()))).build();
         let mut response =
             ResponseBuilder::new().description(lines.join("\n")).content("application/json", content);
-        if codes.iter().any(|code| [Code::Overloaded, Code::StoreUnavailable].contains(code)) {
+        if codes.iter().any(|code| code.says_when()) {
             let seconds = HeaderBuilder::new().schema(Object::with_type(Type::Integer));
             let seconds = seconds.description(Some("Seconds after which to come again".to_owned())).build();
             response = response.header("Retry-After", seconds);

@@ -187,6 +187,9 @@ pub(crate) struct Similar {
 pub(crate) struct Health {
     /// `ok` or `no model`.
     status: String,
+    /// What is kept of a prediction.
+    #[schema(inline)]
+    records: Records,
     /// What the model is called.
     model: Option<String>,
     /// Of this server.
@@ -197,6 +200,18 @@ pub(crate) struct Health {
     /// Why the model trained last is not the current one.
     #[schema(nullable = false)]
     refused: Option<String>,
+}
+
+/// What is kept of a prediction.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub(crate) enum Records {
+    /// Nothing.
+    Nothing,
+    /// What was predicted, and the hash of the image.
+    Predictions,
+    /// The image, too, encrypted.
+    Images,
 }
 
 /// The server is there.

@@ -97,7 +97,7 @@ pub(crate) async fn sample(
 /// Whether the server can predict: 200 as long as it answers.
 ///
 /// `notice`, where it is there, says in what the model is not as the one before, and `refused` why the model
-/// trained last is not the one that predicts.
+/// trained last is not the one that predicts. `records` says what is kept of a prediction.
 #[utoipa::path(
     get, path = "/health", tag = "operation",
     responses((status = 200, description = "It answers", body = schema::Health)),
@@ -106,8 +106,12 @@ pub(crate) async fn health(State(state): State<AppState>) -> Json<Value> {
     let lane = state.lane();
     let model = lane.as_ref().map(|lane| lane.model());
     let status = if model.is_some() { "ok" } else { "no model" };
+    let records = state
+        .ledger()
+        .map_or("nothing", |ledger| if ledger.keeps_images() { "images" } else { "predictions" });
     let mut health = json!({
         "status": status,
+        "records": records,
         "model": model.as_ref().map(|model| model.id()),
         "version": env!("CARGO_PKG_VERSION"),
     });
@@ -129,11 +133,13 @@ pub(crate) async fn live() -> Json<Value> {
     Json(json!({"status": "live"}))
 }
 
-/// Whether clients should be sent here: a model is loaded and warm, and the server is not stopping.
+/// Whether clients should be sent here: a model is loaded and warm, predictions can be recorded where they are
+/// recorded, and the server is not stopping.
 #[utoipa::path(
     get, path = "/health/ready", tag = "operation",
     responses((status = 200, description = "They should", body = schema::Status)),
 )]
 pub(crate) async fn ready(State(state): State<AppState>) -> Result<Json<Value>, ApiError> {
-    if state.is_ready() { Ok(Json(json!({"status": "ready"}))) } else { Err(ApiError::NotReady) }
+    state.check_ready().await?;
+    Ok(Json(json!({"status": "ready"})))
 }

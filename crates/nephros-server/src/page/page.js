@@ -176,12 +176,20 @@ function bringIntoView() {
   }
 }
 
+// By what the server says of itself.
+const RECORDS = {
+  nothing: "Neither the image nor what is predicted is recorded.",
+  predictions: "What is predicted is recorded with a hash of the image; the image is not kept.",
+  images: "What is predicted is recorded, and the image is kept with it, encrypted.",
+};
+
 async function loadStatus() {
   try {
     const health = await (await fetch("health")).json();
     $("status").dataset.state = health.model ? "ready" : "empty";
     $("status-text").textContent = health.model ? "Model " + health.model : "No model loaded";
     $("status").title = health.model || "";
+    $("records").textContent = RECORDS[health.records];
     $("refused").hidden = !health.refused;
     $("notice").hidden = !health.notice;
     $("notice").textContent = health.notice ? sentence(health.notice) : "";

@@ -98,9 +98,15 @@ async fn health_tells_whether_there_is_a_model() {
     let version = env!("CARGO_PKG_VERSION");
     let empty = send(&local(Service::default()), get("/health")).await;
     assert_eq!(empty.status, StatusCode::OK);
-    assert_eq!(empty.json(), json!({"status": "no model", "model": null, "version": version}));
+    assert_eq!(
+        empty.json(),
+        json!({"status": "no model", "model": null, "records": "nothing", "version": version})
+    );
     let ready = send(&local(with_model()), get("/health")).await;
-    assert_eq!(ready.json(), json!({"status": "ok", "model": "red-1", "version": version}));
+    assert_eq!(
+        ready.json(),
+        json!({"status": "ok", "model": "red-1", "records": "nothing", "version": version})
+    );
 }
 
 #[tokio::test]

@@ -138,6 +138,46 @@ async fn a_zip_file_becomes_a_table_and_json_lines() {
     assert_eq!(send(&app, get("/api/v1/history")).await.json().as_array().unwrap().len(), 2);
 }
 
+/// Changes bytes of an entry's two headers; the offsets are those after the signature in each.
+fn patch(archive: &mut [u8], name: &str, [local, central]: [usize; 2], value: u16) {
+    let ends: Vec<usize> =
+        (0..archive.len()).filter(|&start| archive[start..].starts_with(name.as_bytes())).collect();
+    // A local header has 30 bytes before the name, the central one 46.
+    for (end, (length, offset)) in ends.into_iter().zip([(30, local), (46, central)]) {
+        archive[end - length + offset..][..2].copy_from_slice(&value.to_le_bytes());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_a_batch_that_cannot_be_read_is_named_as_that_and_the_others_go_on() {
+    let names = ["1.png", "torn.png", "locked.png", "packed.png", "text.png", "2.png"];
+    let png = png(250);
+    let files = names.map(|name| (name, if name == "text.png" { &b"hello"[..] } else { &png[..] }));
+    let mut archive = zip_of(&files);
+    // Source: APPNOTE.TXT 4.3.7 and 4.3.12: flags, of which bit 0 is a password, and the method.
+    patch(&mut archive, "locked.png", [6, 8], 1);
+    patch(&mut archive, "packed.png", [8, 10], 93);
+    let torn = archive.windows(8).position(|window| window == b"torn.png").unwrap();
+    // The checksum of the bytes no longer fits.
+    archive[torn + 8 + 20] ^= 0xff;
+    let app = local(with_model());
+    let begun = send(&app, post("/api/v1/batches", "application/zip", archive)).await;
+    assert_eq!(begun.status, StatusCode::ACCEPTED, "{}", begun.text());
+    let address = begun.header(header::LOCATION).unwrap().to_owned();
+    let job = ended(&app, &address).await;
+    assert_eq!((&job["state"], &job["done"], &job["failed"]), (&json!("done"), &json!(6), &json!(4)));
+    let lines = send(&app, get(&format!("{address}/results.jsonl"))).await;
+    let rows: Vec<Value> = lines.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            (row["path"].as_str().unwrap(), row["error"]["code"].as_str().or(row["label"].as_str()).unwrap())
+        })
+        .collect();
+    let codes = ["Tumor", "unreadable_file", "unreadable_file", "unreadable_file", "not_an_image", "Tumor"];
+    assert_eq!(told, names.into_iter().zip(codes).collect::<Vec<_>>());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_below_the_root_is_a_batch_and_what_lies_outside_is_not() {
     let folder = tempfile::tempdir().unwrap();

@@ -58,15 +58,21 @@ async fn predictions_are_recorded_listed_and_judged() {
     let judge = async |body: Value| {
         send(&app, post("/api/v1/history/r0/feedback", "application/json", body.to_string())).await
     };
-    assert_eq!(judge(json!({"verdict": "corrects", "label": "Normal"})).await.status, StatusCode::NO_CONTENT);
+    let corrected = json!({"verdict": "corrects", "label": "Normal", "reader": "Müller, 2nd reader"});
+    assert_eq!(judge(corrected.clone()).await.status, StatusCode::NO_CONTENT);
     for bad in [
         json!({"verdict": "corrects"}),
         json!({"verdict": "perhaps"}),
         json!({"verdict": "agrees", "extra": 1}),
         json!({"verdict": "agrees", "comment": "x".repeat(2001)}),
+        json!({"verdict": "agrees", "reader": "x".repeat(201)}),
+        json!({"verdict": "agrees", "reader": " "}),
+        json!({"verdict": "agrees", "reader": "a\nb"}),
+        json!({"verdict": "agrees", "reader": "a\u{0}"}),
+        json!({"verdict": "agrees", "reader": 5}),
     ] {
         assert_eq!(judge(bad.clone()).await.code(), "invalid_field", "{bad}");
     }
     let judged = send(&app, get("/api/v1/history?before=r1")).await.json();
-    assert_eq!(judged[0]["feedback"], json!([{"verdict": "corrects", "label": "Normal"}]));
+    assert_eq!(judged[0]["feedback"], json!([corrected]));
 }

@@ -1,10 +1,12 @@
 //! For whoever runs the server: health, metrics, request ids.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use nephros_server::{Access, AppState, Service, app};
 use serde_json::json;
 
-use crate::support::{get, local, png, post, predict, send, with_model};
+use crate::support::{FullDisk, get, local, png, post, predict, send, with_model};
 
 #[tokio::test]
 async fn a_server_is_live_at_once_and_ready_when_its_model_is_warm() {
@@ -21,6 +23,22 @@ async fn without_a_model_nobody_should_be_sent_here() {
     let state = AppState::new(Service::default(), Access::loopback());
     state.warm_up().unwrap();
     assert_eq!(send(&app(state), get("/health/ready")).await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn nobody_should_be_sent_where_nothing_can_be_recorded() {
+    let state =
+        AppState::new(Service { ledger: Some(Arc::new(FullDisk)), ..with_model() }, Access::loopback());
+    state.warm_up().unwrap();
+    let app = app(state);
+    let gauge = async || send(&app, get("/metrics")).await.text().contains("\nnephros_ready 1\n");
+    assert!(gauge().await);
+    let answer = send(&app, get("/health/ready")).await;
+    assert_eq!((answer.status, &*answer.code()), (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"));
+    assert_eq!(answer.header(header::RETRY_AFTER), Some("5"));
+    assert!(!gauge().await && !answer.text().contains("no space left"));
+    // It answers all the same, and a restart would not help.
+    assert_eq!(send(&app, get("/health/live")).await.status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -1,15 +1,17 @@
 //! The page as it is sent, its samples and the headers around them.
 
+use std::sync::{Arc, Mutex};
+
 use axum::{
     body::Bytes,
     http::{StatusCode, header},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use nephros_server::{Sample, Service};
+use nephros_server::{Ledger, Sample, Service};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::support::{get, local, png, send, with_model};
+use crate::support::{Notebook, get, local, png, send, with_model};
 
 #[tokio::test]
 async fn the_page_runs_its_own_style_and_script_and_nothing_else() {
@@ -34,6 +36,22 @@ async fn the_page_names_no_other_host() {
     // The one address in it is the name of the SVG namespace, which nothing fetches.
     let text = page.text().replace("http://www.w3.org/2000/svg", "");
     assert!(!text.contains("://"));
+}
+
+#[tokio::test]
+async fn the_page_says_what_is_kept_of_a_prediction() {
+    let page = send(&local(with_model()), get("/")).await;
+    let ledger = |images| Some(Arc::new(Notebook(Mutex::default(), images)) as Arc<dyn Ledger>);
+    for (ledger, records, sentence) in [
+        (None, "nothing", "Neither the image nor what is predicted is recorded."),
+        (ledger(false), "predictions", "with a hash of the image; the image is not kept."),
+        (ledger(true), "images", "the image is kept with it, encrypted."),
+    ] {
+        let app = local(Service { ledger, ..with_model() });
+        assert_eq!(send(&app, get("/health")).await.json()["records"], records);
+        let line = page.text().lines().find(|line| line.trim().starts_with(&format!("{records}: \"")));
+        assert!(line.is_some_and(|line| line.contains(sentence)), "{records}: {line:?}");
+    }
 }
 
 #[tokio::test]

@@ -110,6 +110,79 @@ async fn a_client_that_sends_too_much_reads_why() {
     assert!(answer.contains("body_too_large"));
 }
 
+/// A client that has sent `sent` of a body of `announced` bytes, and now waits.
+fn slow(address: SocketAddr, announced: usize, sent: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!(
+        "POST /api/v1/predictions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: image/png\r\n\
+         Content-Length: {announced}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&vec![0; sent]).unwrap();
+    stream
+}
+
+/// Waits until the server holds so many bytes of bodies; a minute is more than it ever takes.
+async fn holds(address: SocketAddr, bytes: usize) {
+    let line = format!("nephros_bodies_bytes {bytes}");
+    let waited = tokio::time::timeout(Duration::from_mins(1), async {
+        let get = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        while !exchange(address, get).await.lines().any(|own| own == line) {
+            tokio::task::yield_now().await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("never {bytes} bytes"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_share_their_memory_and_large_ones_keep_no_small_one_out() {
+    const MIB: usize = 1 << 20;
+    let mut service = with_model();
+    // 9 MiB for bodies of more than 1 MiB, and 3 more for small ones.
+    (service.limits.body_bytes, service.limits.held_bytes) = (4 * MIB, 12 * MIB);
+    let server = start(service, Duration::from_secs(30)).await;
+    let address = server.address;
+    let large: Vec<TcpStream> = [4, 4].map(|sent| slow(address, 4 * MIB, sent * MIB - 1)).into();
+    let third = slow(address, 4 * MIB, MIB);
+    holds(address, 9 * MIB - 2).await;
+    let whole = |bytes: usize| {
+        let mut request =
+            request("/api/v1/predictions", "image/png", "").replace("Length: 0", &format!("Length: {bytes}"));
+        request.push_str(&"x".repeat(bytes));
+        request
+    };
+    // One large body more is one too many; it is refused at once, and nothing of it is held.
+    let refused = exchange(address, whole(2 * MIB)).await;
+    assert!(refused.starts_with("HTTP/1.1 429 ") && refused.contains("too_many_bytes"), "{refused}");
+    assert!(refused.contains("retry-after: 2\r\n"), "{refused}");
+    holds(address, 9 * MIB - 2).await;
+    // Small ones pass.
+    for red in 0..20 {
+        let small = exchange(address, request("/predict", "application/json", &image_json(&png(red)))).await;
+        assert!(small.contains("200 OK"), "{small}");
+    }
+    // A client that goes gives back what was held for it, and another that is answered, too.
+    drop(third);
+    holds(address, 8 * MIB - 2).await;
+    let ended = large.into_iter().map(|mut stream| {
+        spawn_blocking(move || {
+            stream.write_all(&[0]).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        })
+    });
+    for ended in ended.collect::<Vec<_>>() {
+        let answer = ended.await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 422 ") && answer.contains("not_an_image"), "{answer}");
+    }
+    holds(address, 0).await;
+    let answer = exchange(address, whole(4 * MIB)).await;
+    assert!(answer.starts_with("HTTP/1.1 422 "), "{answer}");
+    server.stop.send(()).unwrap();
+    server.ended.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn metrics_on_a_port_of_their_own_are_nowhere_else() {
     let options = ServeOptions {

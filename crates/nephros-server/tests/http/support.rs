@@ -228,11 +228,19 @@ impl ModelStore for Models {
     }
 }
 
-/// A ledger in memory.
+/// A ledger in memory; whether it says that it keeps images.
 #[derive(Default)]
-pub struct Notebook(Mutex<Vec<HistoryEntry>>);
+pub struct Notebook(pub Mutex<Vec<HistoryEntry>>, pub bool);
 
 impl Ledger for Notebook {
+    fn keeps_images(&self) -> bool {
+        self.1
+    }
+
+    fn check(&self) -> LedgerFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn record<'a>(&'a self, record: &'a PredictionRecord) -> LedgerFuture<'a, String> {
         Box::pin(async move {
             let mut entries = self.0.lock().unwrap();
@@ -274,6 +282,14 @@ impl Ledger for Notebook {
 pub struct FullDisk;
 
 impl Ledger for FullDisk {
+    fn keeps_images(&self) -> bool {
+        false
+    }
+
+    fn check(&self) -> LedgerFuture<'_, ()> {
+        Box::pin(async { Err(LedgerError::Unavailable("no space left on device".into())) })
+    }
+
     fn record<'a>(&'a self, _: &'a PredictionRecord) -> LedgerFuture<'a, String> {
         Box::pin(async { Err(LedgerError::Unavailable("no space left on device".into())) })
     }

@@ -6,6 +6,7 @@
 mod backup;
 mod bed;
 mod crash;
+mod disk;
 mod outage;
 mod postgres;
 mod suite;

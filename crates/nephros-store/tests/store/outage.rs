@@ -1,7 +1,6 @@
 //! A full disk, a locked and a dead database: told as what they are, and over when they are over.
 
 use std::{
-    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,6 +9,7 @@ use nephros_store::{Filter, Page, Receipt, Store, StoreConfig, StoreError};
 
 use crate::{
     bed::{Bed, prediction},
+    disk::SmallDisk,
     postgres::Cluster,
 };
 
@@ -48,38 +48,12 @@ async fn a_locked_database_is_waited_for_and_told(bed: Bed) {
     by_hand.close().await;
 }
 
-/// A mounted file system of 2 MiB; unmounted when dropped.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(folder.path()).output();
-        if !mounted.is_ok_and(|output| output.status.success()) {
-            println!("left out: receipts on a full disk (mounting needs root)");
-            return None;
-        }
-        Some(Self(folder))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: after a failure the store may have its files open still.
-        let unmounted = Command::new("umount").arg("-l").arg(self.0.path()).status();
-        if !unmounted.is_ok_and(|status| status.success()) {
-            println!("`{}` is still mounted", self.0.path().display());
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_is_told_and_over_when_there_is_room() {
     let Some(disk) = SmallDisk::mount() else { return };
-    let filler = disk.0.path().join("filler");
+    let filler = disk.path().join("filler");
     fs_err::write(&filler, vec![0; 1 << 20]).unwrap();
-    let database = disk.0.path().join("receipts.db").to_str().unwrap().parse().unwrap();
+    let database = disk.path().join("receipts.db").to_str().unwrap().parse().unwrap();
     let store = Store::open(StoreConfig::new(database)).await.unwrap();
     let mut receipts = Vec::new();
     let error = loop {

@@ -1,6 +1,6 @@
 //! Arguments of `verify` and `store`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Subcommand};
 
@@ -18,6 +18,26 @@ pub struct StoreArgs {
     pub json: bool,
 }
 
+/// How many predictions are repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replay {
+    /// The newest so many.
+    Newest(usize),
+    /// All.
+    All,
+}
+
+impl FromStr for Replay {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all" => Ok(Self::All),
+            number => number.parse().map(Self::Newest).map_err(|_| "expected a whole number or `all`"),
+        }
+    }
+}
+
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
@@ -28,9 +48,9 @@ pub struct VerifyArgs {
     /// config/config.yaml, where it is
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
-    /// Repeat the newest so many predictions of the model at hand whose images were kept
-    #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = "receipt")]
-    pub replay: usize,
+    /// Repeat the newest so many predictions of the model at hand whose images were kept, or all of them
+    #[arg(long, value_name = "N|all", default_value = "10", conflicts_with = "receipt")]
+    pub replay: Replay,
     /// Repeat the prediction with this receipt
     #[arg(long, value_name = "RECEIPT")]
     pub receipt: Option<String>,

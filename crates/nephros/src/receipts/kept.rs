@@ -1,6 +1,6 @@
 //! The store of receipts behind the server's trait.
 
-use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use nephros_core::digest::hex;
@@ -9,18 +9,40 @@ use nephros_server::{
     Verdict,
 };
 use nephros_store::{
-    self as store, Entry, Filter, Kind, Model, NewPrediction, Opinion, Page, Reason, ReceiptId, Store,
-    StoreError,
+    self as store, Entry, Model, NewPrediction, Opinion, Reason, ReceiptId, Store, StoreError,
 };
 
 /// Predictions that are answered once they are on the disk of the database.
-pub struct Kept(pub Store);
+pub struct Kept {
+    store: Store,
+    images: bool,
+    /// Whether the last record or question failed.
+    failing: AtomicBool,
+}
 
 impl Ledger for Kept {
+    fn keeps_images(&self) -> bool {
+        self.images
+    }
+
+    /// A store that failed has to write before it counts as well again: one whose disk is full reads on.
+    fn check(&self) -> LedgerFuture<'_, ()> {
+        Box::pin(async {
+            let checked = if self.failing.load(Ordering::Acquire) {
+                self.store.probe().await
+            } else {
+                self.store.checkpoint().await.map(drop)
+            };
+            self.failing.store(checked.is_err(), Ordering::Release);
+            checked.map_err(refused)
+        })
+    }
+
     fn record<'a>(&'a self, record: &'a PredictionRecord) -> LedgerFuture<'a, String> {
         Box::pin(async {
-            let receipt = self.0.record(prediction(record)).await.map_err(refused)?;
-            Ok(receipt.id.to_string())
+            let recorded = self.store.record(prediction(record)).await;
+            self.failing.store(recorded.is_err(), Ordering::Release);
+            Ok(recorded.map_err(refused)?.id.to_string())
         })
     }
 
@@ -31,37 +53,27 @@ impl Ledger for Kept {
     fn feedback<'a>(&'a self, receipt: &'a str, feedback: &'a Feedback) -> LedgerFuture<'a, ()> {
         Box::pin(async {
             let about: ReceiptId = receipt.parse().map_err(refused)?;
-            let Feedback { verdict, label, comment } = feedback.clone();
-            let verdict = store::Verdict { opinion: opinion(verdict), label, reader: None, comment };
-            self.0.feedback(&about, verdict).await.map(drop).map_err(refused)
+            let Feedback { verdict, label, comment, reader } = feedback.clone();
+            let verdict = store::Verdict { opinion: opinion(verdict), label, reader, comment };
+            self.store.feedback(&about, verdict).await.map(drop).map_err(refused)
         })
     }
 }
 
 impl Kept {
+    /// Predictions in `store`, which keeps their images or not.
+    pub fn new(store: Store, images: bool) -> Self {
+        Self { store, images, failing: AtomicBool::new(false) }
+    }
+
     /// The newest predictions that are not erased, with what was said about them.
     async fn page(&self, page: &HistoryPage) -> Result<Vec<HistoryEntry>, StoreError> {
-        let before = match &page.before {
-            Some(receipt) => Some(self.0.entry(&receipt.parse()?).await?.receipt.position),
-            None => None,
-        };
+        let before = page.before.as_deref().map(str::parse).transpose()?;
         let limit = u32::try_from(page.limit).unwrap_or(u32::MAX);
-        let filter = Filter { kind: Some(Kind::Prediction), ..Filter::default() };
-        let predictions = self.0.history(filter, Page { before, limit }).await?;
-        let mut said = HashMap::new();
-        for entry in &predictions {
-            let about = Some(entry.receipt.id.clone());
-            let filter = Filter { kind: Some(Kind::Feedback), about, ..Filter::default() };
-            let mut feedback = self.0.history(filter, Page::default()).await?;
-            feedback.reverse();
-            said.insert(entry.receipt.id.clone(), feedback.into_iter().filter_map(told).collect());
-        }
+        let predictions = self.store.predictions(before.as_ref(), limit).await?;
         Ok(predictions
             .into_iter()
-            .filter_map(|entry| {
-                let feedback = said.remove(&entry.receipt.id).unwrap_or_default();
-                listed(entry, feedback)
-            })
+            .filter_map(|(entry, words)| listed(entry, words.into_iter().filter_map(told).collect()))
             .collect())
     }
 }
@@ -113,7 +125,7 @@ fn told(entry: Entry) -> Option<Feedback> {
         Opinion::Disagrees => Verdict::Disagrees,
         Opinion::Corrects => Verdict::Corrects,
     };
-    Some(Feedback { verdict, label: details.label, comment: details.comment })
+    Some(Feedback { verdict, label: details.label, comment: details.comment, reader: details.reader })
 }
 
 fn opinion(verdict: Verdict) -> Opinion {

@@ -8,7 +8,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    cli::{Global, store::VerifyArgs},
+    cli::{
+        Global,
+        store::{Replay, VerifyArgs},
+    },
     errors::{CliError, Status},
     model, output, receipts,
 };
@@ -43,6 +46,8 @@ struct Replays {
     replayed: usize,
     /// Those that did not.
     differing: Vec<Differing>,
+    /// Those of the model at hand whose images were kept, and that were not tried.
+    untried: u64,
     /// Why none was repeated.
     #[serde(skip_serializing_if = "Option::is_none")]
     skipped: Option<String>,
@@ -51,6 +56,7 @@ struct Replays {
 /// A prediction that came out otherwise.
 #[derive(Debug, Serialize)]
 struct Differing {
+    position: u64,
     receipt: String,
     recorded: Vec<f32>,
     repeated: Vec<f32>,
@@ -61,12 +67,14 @@ struct Differing {
 
 async fn replay(store: &Store, args: &VerifyArgs, global: &Global) -> anyhow::Result<Replays> {
     let skipped = |why: &str| Ok(Replays { skipped: Some(why.to_owned()), ..Replays::default() });
-    if args.replay == 0 && args.receipt.is_none() {
-        return skipped("not asked for");
-    }
-    let entries = match &args.receipt {
+    let most = match args.replay {
+        Replay::Newest(0) if args.receipt.is_none() => return skipped("not asked for"),
+        Replay::Newest(most) => most,
+        Replay::All => usize::MAX,
+    };
+    let mut entries = match &args.receipt {
         Some(id) => vec![store.entry(&id.parse()?).await?],
-        None => kept(store).await?,
+        None => kept(store, None).await?,
     };
     if entries.is_empty() {
         return skipped("no images were kept");
@@ -85,11 +93,18 @@ async fn replay(store: &Store, args: &VerifyArgs, global: &Global) -> anyhow::Re
         other => other?,
     };
     let mut replays = Replays::default();
-    for entry in entries {
-        if replays.replayed + replays.differing.len() == args.replay.max(1) {
-            break;
+    while let Some(last) = entries.last().map(|entry| entry.receipt.position) {
+        for entry in &entries {
+            if !is_of(&here, entry) {
+                continue;
+            }
+            if replays.replayed + replays.differing.len() < most.max(1) {
+                repeat(store, entry, &here, &predictor, &mut replays).await?;
+            } else {
+                replays.untried += 1;
+            }
         }
-        repeat(store, &entry, &here, &predictor, &mut replays).await?;
+        entries = if args.receipt.is_some() { Vec::new() } else { kept(store, Some(last)).await? };
     }
     if replays.replayed + replays.differing.len() == 0 {
         replays.skipped = Some(format!("no kept image was predicted on by {}", here.id));
@@ -97,14 +112,23 @@ async fn replay(store: &Store, args: &VerifyArgs, global: &Global) -> anyhow::Re
     Ok(replays)
 }
 
-/// The newest predictions whose images were kept.
-async fn kept(store: &Store) -> anyhow::Result<Vec<Entry>> {
-    let filter = Filter { kind: Some(Kind::Prediction), ..Filter::default() };
-    let entries = store.history(filter, Page { before: None, limit: nephros_store::MOST }).await?;
-    Ok(entries
-        .into_iter()
-        .filter(|entry| entry.details.as_ref().is_some_and(|details| details.image_kept))
-        .collect())
+/// Predictions whose images were kept, the newest first, a page before that position; none where no more are.
+async fn kept(store: &Store, mut before: Option<u64>) -> anyhow::Result<Vec<Entry>> {
+    loop {
+        let filter = Filter { kind: Some(Kind::Prediction), ..Filter::default() };
+        let mut entries = store.history(filter, Page { before, limit: nephros_store::MOST }).await?;
+        let Some(last) = entries.last().map(|entry| entry.receipt.position) else { return Ok(entries) };
+        entries.retain(|entry| entry.details.as_ref().is_some_and(|details| details.image_kept));
+        if !entries.is_empty() {
+            return Ok(entries);
+        }
+        before = Some(last);
+    }
+}
+
+/// Whether the model at hand predicted it.
+fn is_of(here: &Model, entry: &Entry) -> bool {
+    entry.model.as_ref().is_some_and(|model| model.bundle_sha256 == here.bundle_sha256 && model.id == here.id)
 }
 
 async fn repeat(
@@ -114,10 +138,7 @@ async fn repeat(
     predictor: &Predictor,
     replays: &mut Replays,
 ) -> anyhow::Result<()> {
-    let same = |model: &&Model| model.bundle_sha256 == here.bundle_sha256 && model.id == here.id;
-    let (Some(model), Some(details)) = (entry.model.as_ref().filter(same), &entry.details) else {
-        return Ok(());
-    };
+    let (Some(model), Some(details)) = (&entry.model, &entry.details) else { return Ok(()) };
     let Some(image) = store.image(&entry.receipt.id).await? else { return Ok(()) };
     let repeated = predictor.predict(&pixels::decode(&image)?)?.probabilities;
     let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
@@ -125,6 +146,7 @@ async fn repeat(
         replays.replayed += 1;
     } else {
         replays.differing.push(Differing {
+            position: entry.receipt.position,
             receipt: entry.receipt.id.to_string(),
             recorded: details.probabilities.clone(),
             repeated,
@@ -170,12 +192,15 @@ fn sentences(found: &Verification, replays: &Replays) -> Vec<String> {
         Some(why) => format!("no prediction was repeated: {why}"),
         None => format!("{} predictions came out again bit for bit", replays.replayed),
     });
+    if replays.untried > 0 {
+        told.push(format!("{} older ones were not tried: `--replay all` repeats them, too", replays.untried));
+    }
     told.extend(replays.differing.iter().map(|differing| {
         let engine =
             differing.engine.as_ref().map_or_else(String::new, |engine| format!("; recorded by {engine}"));
         format!(
-            "DIFFERENT {}: recorded {:?}, repeated {:?}{engine}",
-            differing.receipt, differing.recorded, differing.repeated
+            "DIFFERENT at record {} ({}): recorded {:?}, repeated {:?}{engine}",
+            differing.position, differing.receipt, differing.recorded, differing.repeated
         )
     }));
     told

@@ -1,9 +1,9 @@
 //! `nephros serve`, and questions to it.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    process::Child,
+    process::{Child, Command},
     thread::JoinHandle,
 };
 
@@ -22,8 +22,12 @@ pub struct Server {
 impl Server {
     /// Starts it on a free port.
     pub fn start(folder: &Folder, arguments: &[&str]) -> Self {
-        let arguments = [&["serve", "--port", "0"], arguments].concat();
-        let mut child = folder.command(&arguments).spawn().unwrap();
+        Self::spawn(folder.command(&[&["serve", "--port", "0"], arguments].concat()))
+    }
+
+    /// Starts a command that serves, and waits until it listens.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut seen = String::new();
         while !seen.contains("listening on http://") {
@@ -45,10 +49,17 @@ impl Server {
         self.log.join().unwrap()
     }
 
+    /// Ends it at once, as a crash does: `kill -9`.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), None, "it ended by itself");
+        self.log.join().unwrap();
+    }
+
     /// Status and body of an answer.
     pub fn ask(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> (u16, Vec<u8>) {
         let headers = format!("Content-Type: {content_type}\r\n");
-        let answer = exchange(&self.address, &format!("{method} {path}"), &headers, body);
+        let answer = exchange(&self.address, &format!("{method} {path}"), &headers, body).unwrap();
         let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
         let head = String::from_utf8_lossy(&answer[..end]).into_owned();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
@@ -79,19 +90,19 @@ pub fn post(address: &str, path: &str, kind: &str, body: &[u8]) -> String {
 
 /// The whole answer to a request, of text; `asked` is its method and path, `headers` its own header lines.
 pub fn ask(address: &str, asked: &str, headers: &str, body: &[u8]) -> String {
-    String::from_utf8(exchange(address, asked, headers, body)).unwrap()
+    String::from_utf8(exchange(address, asked, headers, body).unwrap()).unwrap()
 }
 
-fn exchange(address: &str, asked: &str, headers: &str, body: &[u8]) -> Vec<u8> {
-    let mut connection = TcpStream::connect(address).unwrap();
+/// As [`ask`], of a server that may be gone meanwhile.
+pub fn exchange(address: &str, asked: &str, headers: &str, body: &[u8]) -> io::Result<Vec<u8>> {
+    let mut connection = TcpStream::connect(address)?;
     let length = body.len();
     write!(
         connection,
         "{asked} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n"
-    )
-    .unwrap();
-    connection.write_all(body).unwrap();
+    )?;
+    connection.write_all(body)?;
     let mut answer = Vec::new();
-    connection.read_to_end(&mut answer).unwrap();
-    answer
+    connection.read_to_end(&mut answer)?;
+    Ok(answer)
 }
