@@ -5,7 +5,7 @@ mod phantom;
 mod pipeline;
 mod predict;
 mod serve;
-pub mod store;
+mod store;
 mod tracking;
 
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ pub use self::{
     pipeline::{AuditArgs, CrossvalArgs, DagArgs, EvaluateArgs, InitArgs, ReproArgs},
     predict::{ExplainArgs, ExportArgs, ExportFormat, ModelArgs, Precision, PredictArgs, QuantizeArgs},
     serve::{HealthcheckArgs, ServeArgs},
-    store::{StoreCommandArgs, VerifyArgs},
+    store::{Replay, StoreAction, StoreCommandArgs, VerifyArgs},
     tracking::{ModelsAction, ModelsArgs, RunsAction, RunsArgs},
 };
 

@@ -10,10 +10,7 @@ use nephros_train::config;
 use serde_json::{Value, json};
 
 use crate::{
-    cli::{
-        Global,
-        store::{StoreAction, StoreCommandArgs},
-    },
+    cli::{Global, StoreAction, StoreCommandArgs},
     errors::Status,
     output, receipts,
 };

@@ -8,10 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    cli::{
-        Global,
-        store::{Replay, VerifyArgs},
-    },
+    cli::{Global, Replay, VerifyArgs},
     errors::{CliError, Status},
     model, output, receipts,
 };
