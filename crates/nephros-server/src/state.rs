@@ -21,6 +21,7 @@ use crate::{
     ledger::Ledger,
     metrics::Metrics,
     models::ModelStore,
+    trace::Tracing,
     training::{Trainer, Trainings},
 };
 
@@ -123,6 +124,8 @@ pub struct Service {
     pub batch_root: Option<PathBuf>,
     /// Images that the page offers to click.
     pub samples: Vec<Sample>,
+    /// Where spans of requests go; without it none are made.
+    pub tracing: Option<Tracing>,
     /// What one request, and all together, may use.
     pub limits: Limits,
 }
@@ -136,6 +139,7 @@ impl fmt::Debug for Service {
             .field("ledger", &self.ledger.is_some())
             .field("batch_root", &self.batch_root.is_some())
             .field("samples", &self.samples.len())
+            .field("tracing", &self.tracing.is_some())
             .field("limits", &self.limits)
             .finish()
     }
@@ -163,6 +167,7 @@ struct Inner {
     ledger: Option<Arc<dyn Ledger>>,
     metrics: Metrics,
     samples: Vec<Sample>,
+    tracing: Option<Tracing>,
     limits: Limits,
     access: Access,
     admission: Arc<Semaphore>,
@@ -177,7 +182,7 @@ impl fmt::Debug for AppState {
 impl AppState {
     /// State of a server that starts with `service` and lets in whom `access` allows.
     pub fn new(service: Service, access: Access) -> Self {
-        let Service { model, trainer, models, ledger, batch_root, samples, limits } = service;
+        let Service { model, trainer, models, ledger, batch_root, samples, tracing, limits } = service;
         let engine = Engine::new(limits.options());
         let slot = Slot::new(model.map(|model| engine.lane(model)));
         Self(Arc::new(Inner {
@@ -194,6 +199,7 @@ impl AppState {
             ledger,
             metrics: Metrics::new(),
             samples,
+            tracing,
             limits,
             access,
             admission: Arc::new(Semaphore::new(limits.requests.max(1))),
@@ -302,6 +308,10 @@ impl AppState {
 
     pub(crate) fn samples(&self) -> &[Sample] {
         &self.0.samples
+    }
+
+    pub(crate) fn tracing(&self) -> Option<&Tracing> {
+        self.0.tracing.as_ref()
     }
 
     pub(crate) fn limits(&self) -> &Limits {

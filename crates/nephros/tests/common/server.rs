@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    process::Child,
+    process::{Child, Command},
     thread::JoinHandle,
 };
 
@@ -22,8 +22,12 @@ pub struct Server {
 impl Server {
     /// Starts it on a free port.
     pub fn start(folder: &Folder, arguments: &[&str]) -> Self {
-        let arguments = [&["serve", "--port", "0"], arguments].concat();
-        let mut child = folder.command(&arguments).spawn().unwrap();
+        Self::of(folder.command(&[&["serve", "--port", "0"], arguments].concat()))
+    }
+
+    /// Starts the command, which serves on a free port.
+    pub fn of(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut seen = String::new();
         while !seen.contains("listening on http://") {
