@@ -35,7 +35,7 @@ links:
 
 # Shell scripts, and the deployment against a recorded docker.
 scripts:
-    shellcheck .ci/run deploy/* scripts/setup-* scripts/check-* scripts/vgg16-weights
+    shellcheck .ci/run deploy/* scripts/setup-* scripts/check-* scripts/fuzz scripts/vgg16-weights
     deploy/test-deploy
 
 # GitHub's files, the compose file and the Dockerfile.
@@ -71,6 +71,10 @@ nextest *ARGS:
 miri *ARGS:
     MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-permissive-provenance -Zmiri-tree-borrows" \
         cargo +nightly miri test --locked -p nephros-conv --test tiny -- {{ ARGS }}
+
+# Fuzzes a target of fuzz/ for so many seconds, or all of them (see CONTRIBUTING.md).
+fuzz TARGET="all" SECONDS="60":
+    scripts/fuzz {{ TARGET }} {{ SECONDS }}
 
 # The notebooks of research/, from start to end, where their environment is installed.
 notebooks:

@@ -12,7 +12,7 @@ use std::{
 
 use axum::{
     body::Bytes,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
@@ -21,7 +21,7 @@ use nephros_serving::Lane;
 
 use crate::{
     error::{ApiError, Code},
-    ids::new_id,
+    ids::{Id, new_id},
     state::AppState,
 };
 
@@ -98,10 +98,7 @@ impl Kept {
     responses((status = 200, description = "The picture", body = crate::openapi::schema::File,
                content_type = "image/png")),
 )]
-pub(crate) async fn heatmap(
-    State(state): State<AppState>,
-    Path(id): Path<String>,
-) -> Result<Response, ApiError> {
+pub(crate) async fn heatmap(State(state): State<AppState>, Id(id): Id) -> Result<Response, ApiError> {
     let gone = || ApiError::Missing(Code::NoSuchHeatmap);
     let (image, lane) = state.heatmaps().get(&id).ok_or_else(gone)?;
     // A place among the images that wait keeps maps from crowding out predictions.

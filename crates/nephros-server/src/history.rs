@@ -3,7 +3,7 @@
 use axum::{
     Json,
     body::Body,
-    extract::{Path, RawQuery, State},
+    extract::{RawQuery, State},
     http::{HeaderMap, StatusCode},
 };
 
@@ -12,6 +12,7 @@ use serde::de::Error as _;
 use crate::{
     body,
     error::{ApiError, Code},
+    ids::Id,
     ledger::{Feedback, HistoryEntry, HistoryPage, LedgerError, Verdict},
     query::Query,
     state::AppState,
@@ -63,7 +64,7 @@ pub(crate) async fn history(
 )]
 pub(crate) async fn feedback(
     State(state): State<AppState>,
-    Path(receipt): Path<String>,
+    Id(receipt): Id,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, ApiError> {

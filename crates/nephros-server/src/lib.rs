@@ -44,6 +44,7 @@ mod query;
 mod recording;
 mod serve;
 mod state;
+mod trace;
 mod training;
 
 use axum::{
@@ -66,6 +67,7 @@ pub use models::{ModelEntry, ModelKind, ModelStore, ModelsError};
 pub use nephros_serving::{Classified, Classifier, Provenance};
 pub use serve::{ServeError, ServeOptions, Server, serve};
 pub use state::{AppState, Limits, Sample, Service};
+pub use trace::Tracing;
 pub use training::{
     JobState, Metrics, Outcome, TaskProgress, TrainFailure, Trained, Trainer, TrainingEvent, TrainingRun,
 };
@@ -143,12 +145,15 @@ fn routes(state: &AppState) -> Router<AppState> {
 
 /// What stands around every route.
 fn finish(routes: Router<AppState>, state: AppState) -> Router {
-    routes
+    let routes = routes
         .fallback(async || ApiError::Missing(Code::NotFound))
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(from_fn_with_state(state.clone(), access::require_local_name))
-        .layer(from_fn(observe::secure))
-        .layer(from_fn_with_state(state.clone(), observe::log))
-        .with_state(state)
+        .layer(from_fn(observe::secure));
+    let routes = match state.tracing() {
+        Some(tracing) => routes.layer(from_fn_with_state(tracing.clone(), trace::span)),
+        None => routes,
+    };
+    routes.layer(from_fn_with_state(state.clone(), observe::log)).with_state(state)
 }

@@ -20,6 +20,7 @@ use axum::{
 use crate::{
     error::{ApiError, Logged},
     state::AppState,
+    trace::Traced,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -63,16 +64,18 @@ pub(crate) async fn log(State(state): State<AppState>, mut request: Request, nex
     let took = start.elapsed();
     let milliseconds = took.as_millis() as u64;
     let logged = response.extensions_mut().remove::<Logged>();
+    let trace_id = response.extensions_mut().remove::<Traced>().map(|Traced(id)| id.to_string());
+    let trace_id = trace_id.as_deref();
     let code = logged.as_ref().map(|logged| logged.code.as_str());
     state.metrics().answered(&route, method, status, code, took);
     match logged {
         Some(Logged { code, chain: Some(chain) }) => {
-            tracing::error!(%id, method, route, status, milliseconds, code = code.as_str(), "{chain}");
+            tracing::error!(%id, trace_id, method, route, status, milliseconds, code = code.as_str(), "{chain}");
         }
         Some(Logged { code, chain: None }) => {
-            tracing::info!(%id, method, route, status, milliseconds, code = code.as_str(), "refused");
+            tracing::info!(%id, trace_id, method, route, status, milliseconds, code = code.as_str(), "refused");
         }
-        None => tracing::info!(%id, method, route, status, milliseconds, "answered"),
+        None => tracing::info!(%id, trace_id, method, route, status, milliseconds, "answered"),
     }
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         response.headers_mut().insert(REQUEST_ID, value);
@@ -81,7 +84,7 @@ pub(crate) async fn log(State(state): State<AppState>, mut request: Request, nex
 }
 
 /// The method, where it is one that addresses can take; any other is a word of the client's own.
-fn known(method: &Method) -> &'static str {
+pub(crate) fn known(method: &Method) -> &'static str {
     let methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"];
     methods.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
 }

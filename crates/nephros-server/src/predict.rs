@@ -26,6 +26,7 @@ use crate::{
     openapi::schema,
     query::Query,
     state::AppState,
+    trace::RequestSpan,
 };
 
 /// What a model says about one image.
@@ -155,12 +156,14 @@ fn thousandths(value: f64) -> f64 {
 pub(crate) async fn predict(
     State(state): State<AppState>,
     Extension(id): Extension<RequestId>,
+    span: Option<Extension<RequestSpan>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let form = body::form(&headers).filter(|form| *form == Form::Json);
     form.ok_or_else(|| body::unsupported(&headers, "`application/json`"))?;
-    let desk = Desk::open(&state, id, Wishes::default())?;
+    let span = span.map(|Extension(span)| span);
+    let desk = Desk { span, ..Desk::open(&state, id, Wishes::default())? };
     let body = body::read(&headers, body, &state).await?;
     let (image, _share) = body::image_in_json(body, state.limits()).await?;
     let answer = desk.one(image).await?;
@@ -199,6 +202,7 @@ pub(crate) const MOST_SIMILAR: usize = 20;
 pub(crate) async fn predictions(
     State(state): State<AppState>,
     Extension(id): Extension<RequestId>,
+    span: Option<Extension<RequestSpan>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
@@ -212,7 +216,8 @@ pub(crate) async fn predictions(
             "`image/*`, `application/octet-stream`, `application/json` or `multipart/form-data` with a boundary";
         body::unsupported(&headers, expected)
     })?;
-    let desk = Desk { subject, ..Desk::open(&state, id, wishes)? };
+    let span = span.map(|Extension(span)| span);
+    let desk = Desk { subject, span, ..Desk::open(&state, id, wishes)? };
     let body = body::read(&headers, body, &state).await?;
     let begun = Instant::now();
     let (images, _share) = body::images(form, body, state.limits()).await?;
@@ -254,6 +259,8 @@ pub(crate) struct Desk {
     id: RequestId,
     wishes: Wishes,
     subject: Option<Arc<str>>,
+    /// Where spans are made.
+    span: Option<RequestSpan>,
     /// Given back when the request ends; a batch is none that is limited by it.
     _place: Option<Arc<tokio::sync::OwnedSemaphorePermit>>,
 }
@@ -267,7 +274,7 @@ impl Desk {
             ApiError::Overloaded { retry_after }
         })?;
         let place = Some(Arc::new(place));
-        Ok(Self { state: state.clone(), lane, id, wishes, subject: None, _place: place })
+        Ok(Self { state: state.clone(), lane, id, wishes, subject: None, span: None, _place: place })
     }
 
     /// Where a batch is answered: as many requests as it takes, by the model that is current at its begin.
@@ -277,7 +284,7 @@ impl Desk {
     pub(crate) fn of_batch(state: &AppState, id: RequestId) -> Result<Self, ApiError> {
         let lane = state.lane().ok_or(ApiError::NoModel)?;
         let wishes = Wishes::default();
-        Ok(Self { state: state.clone(), lane, id, wishes, subject: None, _place: None })
+        Ok(Self { state: state.clone(), lane, id, wishes, subject: None, span: None, _place: None })
     }
 
     pub(crate) fn model(&self) -> &dyn Classifier {
@@ -323,10 +330,13 @@ impl Desk {
     }
 
     async fn answer(&self, place: Place, image: Bytes) -> Result<Answer, ApiError> {
-        let begun = Instant::now();
+        let (begun, began) = (Instant::now(), SystemTime::now());
         let ask = Ask { image: image.clone(), similar: self.wishes.similar };
         let answered = self.lane.answer(place, ask).await?;
         self.state.metrics().predicted(&self.lane, &answered);
+        if let Some(span) = &self.span {
+            span.answered(began, answered.timings, self.lane.model().id());
+        }
         let read = Read::of(&self.lane, &answered.classified);
         let receipt = self.record(&answered, &read, &image).await?;
         let heatmap = self.wishes.heatmap.then(|| self.state.heatmaps().keep(&self.lane, image)).flatten();
@@ -360,8 +370,12 @@ impl Desk {
             refer: read.refer.clone(),
             reasons: answered.classified.reasons.clone(),
         };
+        let begun = Instant::now();
         let recorded = ledger.record(&record).await;
         self.state.recording().note(&recorded);
+        if let Some(span) = &self.span {
+            span.recorded(record.time, begun.elapsed(), recorded.is_ok());
+        }
         match recorded {
             Ok(receipt) => Ok(Some(receipt)),
             Err(LedgerError::Unavailable(source)) => Err(ApiError::StoreUnavailable(source)),

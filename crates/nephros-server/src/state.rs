@@ -24,6 +24,7 @@ use crate::{
     metrics::Metrics,
     models::ModelStore,
     recording::Recording,
+    trace::Tracing,
     training::{Trainer, Trainings},
 };
 
@@ -129,6 +130,8 @@ pub struct Service {
     pub batch_root: Option<PathBuf>,
     /// Images that the page offers to click.
     pub samples: Vec<Sample>,
+    /// Where spans of requests go; without it none are made.
+    pub tracing: Option<Tracing>,
     /// What one request, and all together, may use.
     pub limits: Limits,
 }
@@ -142,6 +145,7 @@ impl fmt::Debug for Service {
             .field("ledger", &self.ledger.is_some())
             .field("batch_root", &self.batch_root.is_some())
             .field("samples", &self.samples.len())
+            .field("tracing", &self.tracing.is_some())
             .field("limits", &self.limits)
             .finish()
     }
@@ -170,6 +174,7 @@ struct Inner {
     recording: Recording,
     metrics: Metrics,
     samples: Vec<Sample>,
+    tracing: Option<Tracing>,
     limits: Limits,
     access: Access,
     admission: Arc<Semaphore>,
@@ -185,7 +190,7 @@ impl fmt::Debug for AppState {
 impl AppState {
     /// State of a server that starts with `service` and lets in whom `access` allows.
     pub fn new(service: Service, access: Access) -> Self {
-        let Service { model, trainer, models, ledger, batch_root, samples, limits } = service;
+        let Service { model, trainer, models, ledger, batch_root, samples, tracing, limits } = service;
         let engine = Engine::new(limits.options());
         let slot = Slot::new(model.map(|model| engine.lane(model)));
         Self(Arc::new(Inner {
@@ -203,6 +208,7 @@ impl AppState {
             recording: Recording::default(),
             metrics: Metrics::new(),
             samples,
+            tracing,
             limits,
             access,
             budget: Arc::new(Budget::new(&limits)),
@@ -335,6 +341,10 @@ impl AppState {
 
     pub(crate) fn samples(&self) -> &[Sample] {
         &self.0.samples
+    }
+
+    pub(crate) fn tracing(&self) -> Option<&Tracing> {
+        self.0.tracing.as_ref()
     }
 
     pub(crate) fn limits(&self) -> &Limits {

@@ -11,7 +11,7 @@ use std::{
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{
         IntoResponse, Response, Sse,
@@ -28,7 +28,7 @@ use utoipa::ToSchema;
 use crate::{
     clock::rfc3339,
     error::{ApiError, Code},
-    ids::new_id,
+    ids::{Id, new_id},
     state::AppState,
 };
 
@@ -477,10 +477,7 @@ pub(crate) async fn list(State(state): State<AppState>) -> Json<Vec<TrainingStat
     params(("id" = String, Path, description = "Id of the training")),
     responses((status = 200, description = "The training", body = TrainingStatus)),
 )]
-pub(crate) async fn get(
-    State(state): State<AppState>,
-    Path(id): Path<String>,
-) -> Result<Json<TrainingStatus>, ApiError> {
+pub(crate) async fn get(State(state): State<AppState>, Id(id): Id) -> Result<Json<TrainingStatus>, ApiError> {
     Ok(Json(state.trainings().get(&id)?.status()))
 }
 
@@ -492,7 +489,7 @@ pub(crate) async fn get(
 )]
 pub(crate) async fn cancel(
     State(state): State<AppState>,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<(StatusCode, Json<TrainingStatus>), ApiError> {
     let training = state.trainings().get(&id)?;
     if training.record().ended.is_some() {
@@ -509,7 +506,7 @@ pub(crate) async fn cancel(
     params(("id" = String, Path, description = "Id of the training")),
     responses((status = 200, description = "The lines so far", body = String, content_type = "text/plain")),
 )]
-pub(crate) async fn log(State(state): State<AppState>, Path(id): Path<String>) -> Result<String, ApiError> {
+pub(crate) async fn log(State(state): State<AppState>, Id(id): Id) -> Result<String, ApiError> {
     let training = state.trainings().get(&id)?;
     let record = training.record();
     let lines = record.events.iter().filter_map(|event| match event {
@@ -536,7 +533,7 @@ pub(crate) async fn log(State(state): State<AppState>, Path(id): Path<String>) -
 )]
 pub(crate) async fn events(
     State(state): State<AppState>,
-    Path(id): Path<String>,
+    Id(id): Id,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>, ApiError> {
     let training = state.trainings().get(&id)?;

@@ -172,6 +172,16 @@ pub enum CliError {
         /// The variable.
         variable: &'static str,
     },
+    /// A variable of the environment cannot be used.
+    #[error("expected {expected} in {name}, got `{got}`")]
+    Variable {
+        /// Its name.
+        name: &'static str,
+        /// What can be used.
+        expected: String,
+        /// As set.
+        got: String,
+    },
     /// A host name that stands for no address.
     #[error("`{host}` is no address that can be listened on")]
     NoSuchHost {
@@ -221,6 +231,7 @@ impl Hint for CliError {
             }
             Self::NoRuns { .. } => "`nephros run` or `nephros train` records one".into(),
             Self::NoServer { variable } => format!("{variable}=http://127.0.0.1:5000 nephros runs sync"),
+            Self::Variable { name, .. } => format!("unset {name}, or set it to one of these"),
             Self::NoSuchHost { .. } => "name an address of this machine, such as 127.0.0.1 or 0.0.0.0".into(),
         })
     }
@@ -336,8 +347,11 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
     let gap = |error: &EvaluateError| matches!(error, EvaluateError::NoGap(_));
     let folds = |error: &CrossvalError| matches!(error, CrossvalError::NoGap(_));
     let argument = |error: &CliError| {
-        use CliError::{NoBf16, NoServer, RegisteredModel, UnknownClass};
-        matches!(error, UnknownClass { .. } | NoBf16 | RegisteredModel { .. } | NoServer { .. })
+        use CliError::{NoBf16, NoServer, RegisteredModel, UnknownClass, Variable};
+        matches!(
+            error,
+            UnknownClass { .. } | NoBf16 | RegisteredModel { .. } | NoServer { .. } | Variable { .. }
+        )
     };
     let pipeline = |error: &DvcError| {
         use DvcError::{Config, Graph, Lock, NoDependency, NoParameter, Params, Pipeline};

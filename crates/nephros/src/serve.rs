@@ -2,6 +2,7 @@
 
 mod served;
 mod shelf;
+mod traces;
 mod watched;
 
 use std::{
@@ -22,7 +23,7 @@ use nephros_train::stages::Project;
 
 pub use self::{served::Served, watched::Watched};
 
-use self::shelf::Shelf;
+use self::{shelf::Shelf, traces::Traces};
 use crate::{
     cli::{Global, LogFormat, ServeArgs},
     errors::{self, CliError, Status},
@@ -68,6 +69,8 @@ pub fn serve(
         .enable_all()
         .build()
         .context("cannot start the server's threads")?;
+    let traces = Traces::start()?;
+    options.service.tracing = traces.as_ref().map(Traces::tracing);
     let served: anyhow::Result<()> = runtime.block_on(async {
         let images = receipts.as_ref().is_some_and(|receipts| receipts.keep_images);
         let store = match receipts {
@@ -92,6 +95,9 @@ pub fn serve(
         }
         Ok(())
     });
+    if let Some(traces) = traces {
+        traces.close();
+    }
     // A training that still runs has been asked to stop; it ends with the process.
     runtime.shutdown_background();
     served?;

@@ -37,6 +37,10 @@ const LEAST_PIECE: f64 = 0.005;
 /// Width of the margin around the body, as part of the longer side of its box.
 const MARGIN: f64 = 0.02;
 
+/// Longest side of a square that is made, in pixels. The square about an image of 40 million pixels in one row
+/// would have 1.6 quadrillion; no slice comes near this.
+const LONGEST_SIDE: usize = 4096;
+
 /// Cells of the image that are tissue or not, `[rows, columns]`.
 struct Mask {
     rows: usize,
@@ -95,7 +99,8 @@ impl Frame {
     }
 }
 
-/// The square around the body, black where it leaves the image.
+/// The square around the body, black where it leaves the image. Of one with more than 4096 rows as many are
+/// taken, spread over it, and as many columns.
 pub fn crop_to_body(image: &RgbImage) -> RgbImage {
     square(image, body_frame(image))
 }
@@ -254,7 +259,11 @@ impl Mask {
 }
 
 /// The pixels of a square frame, black where it leaves the image.
-fn square(image: &RgbImage, Frame { top, left, width: side, .. }: Frame) -> RgbImage {
+fn square(image: &RgbImage, frame: Frame) -> RgbImage {
+    if frame.width > LONGEST_SIDE {
+        return sampled(image, frame);
+    }
+    let Frame { top, left, width: side, .. } = frame;
     let skipped = left.max(0) as usize;
     let filled = (left + side as isize).min(image.width as isize).max(0) as usize;
     let mut pixels = vec![0; side * side * 3];
@@ -269,9 +278,47 @@ fn square(image: &RgbImage, Frame { top, left, width: side, .. }: Frame) -> RgbI
     RgbImage { width: side, height: side, pixels }
 }
 
+/// As [`square`], of a frame that is larger than the square may be.
+fn sampled(image: &RgbImage, Frame { top, left, width: side, .. }: Frame) -> RgbImage {
+    let place = |index: usize, start: isize, length: usize| {
+        let place = start + (index * side / LONGEST_SIDE) as isize;
+        usize::try_from(place).ok().filter(|place| *place < length)
+    };
+    let mut pixels = vec![0; LONGEST_SIDE * LONGEST_SIDE * 3];
+    for (row, target) in pixels.chunks_exact_mut(LONGEST_SIDE * 3).enumerate() {
+        let Some(row) = place(row, top, image.height) else { continue };
+        for (column, target) in target.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+            if let Some(column) = place(column, left, image.width) {
+                let pixel = (row * image.width + column) * 3;
+                target.copy_from_slice(&image.pixels[pixel..pixel + 3]);
+            }
+        }
+    }
+    RgbImage { width: LONGEST_SIDE, height: LONGEST_SIDE, pixels }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_square_about_a_long_image_stays_small() {
+        // Found by fuzzing: a PNG of some KB with 3 million pixels in a row asked for 27 TB, which ends a server.
+        let row = RgbImage { width: 3_000_000, height: 1, pixels: vec![100; 9_000_000] };
+        let cropped = crop_to_body(&row);
+        assert_eq!((cropped.width, cropped.height), (LONGEST_SIDE, LONGEST_SIDE));
+        // 8192 by 8192, left half bright: columns 0, 2, … are taken, so that 2048 of 4096 are bright.
+        let mut pixels = vec![0; 8192 * 8192 * 3];
+        for row in pixels.chunks_exact_mut(8192 * 3) {
+            row[..4096 * 3].fill(100);
+        }
+        let halves = RgbImage { width: 8192, height: 8192, pixels };
+        let whole = Frame { top: 0, left: 0, height: 8192, width: 8192 };
+        let cropped = square(&halves, whole);
+        let (row, _) = cropped.pixels.split_at(LONGEST_SIDE * 3);
+        assert!(row[..2048 * 3].iter().all(|&value| value == 100));
+        assert!(row[2048 * 3..].iter().all(|&value| value == 0));
+    }
 
     /// Black but for grey rectangles of `[top, left, bottom, right]`.
     fn drawn(width: usize, height: usize, rectangles: &[[usize; 4]]) -> RgbImage {

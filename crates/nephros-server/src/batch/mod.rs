@@ -15,7 +15,7 @@ use std::{
 use axum::{
     Extension, Json,
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -27,7 +27,7 @@ use crate::{
     body::{self, Arrived},
     clock::rfc3339,
     error::{ApiError, Code},
-    ids::new_id,
+    ids::{Id, new_id},
     observe::RequestId,
     predict::{Desk, OneOfMany},
     state::AppState,
@@ -329,10 +329,7 @@ pub(crate) async fn list(State(state): State<AppState>) -> Json<Vec<BatchStatus>
     params(("id" = String, Path, description = "Id of the batch")),
     responses((status = 200, description = "The batch", body = BatchStatus)),
 )]
-pub(crate) async fn get(
-    State(state): State<AppState>,
-    Path(id): Path<String>,
-) -> Result<Json<BatchStatus>, ApiError> {
+pub(crate) async fn get(State(state): State<AppState>, Id(id): Id) -> Result<Json<BatchStatus>, ApiError> {
     Ok(Json(state.batches().get(&id)?.status()))
 }
 
@@ -344,7 +341,7 @@ pub(crate) async fn get(
 )]
 pub(crate) async fn cancel(
     State(state): State<AppState>,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<(StatusCode, Json<BatchStatus>), ApiError> {
     let batch = state.batches().get(&id)?;
     if batch.record().ended.is_some() {
@@ -360,7 +357,7 @@ pub(crate) async fn cancel(
     params(("id" = String, Path, description = "Id of the batch")),
     responses((status = 200, description = "A table", body = String, content_type = "text/csv")),
 )]
-pub(crate) async fn csv(State(state): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn csv(State(state): State<AppState>, Id(id): Id) -> Result<Response, ApiError> {
     let batch = state.batches().get(&id)?;
     let table = table::csv(&batch.labels, &batch.record().rows);
     let table = table.map_err(|error| ApiError::Internal(error.into()))?;
@@ -374,10 +371,7 @@ pub(crate) async fn csv(State(state): State<AppState>, Path(id): Path<String>) -
     responses((status = 200, description = "A JSON object a line", body = String,
                content_type = "application/jsonl")),
 )]
-pub(crate) async fn jsonl(
-    State(state): State<AppState>,
-    Path(id): Path<String>,
-) -> Result<Response, ApiError> {
+pub(crate) async fn jsonl(State(state): State<AppState>, Id(id): Id) -> Result<Response, ApiError> {
     let batch = state.batches().get(&id)?;
     let lines = table::jsonl(&batch.record().rows).map_err(|error| ApiError::Internal(error.into()))?;
     Ok(([(header::CONTENT_TYPE, "application/jsonl")], lines).into_response())

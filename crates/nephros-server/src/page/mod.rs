@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     error::{ApiError, Code},
+    ids::Id,
     openapi::schema,
     state::AppState,
 };
@@ -85,10 +86,7 @@ pub(crate) async fn samples(State(state): State<AppState>) -> Json<Value> {
     params(("n" = usize, Path, description = "Its place in the list")),
     responses((status = 200, description = "The image", body = schema::File, content_type = "image/*")),
 )]
-pub(crate) async fn sample(
-    State(state): State<AppState>,
-    Path(n): Path<String>,
-) -> Result<Response, ApiError> {
+pub(crate) async fn sample(State(state): State<AppState>, Id(n): Id) -> Result<Response, ApiError> {
     let index: usize = n.parse().map_err(|_| ApiError::Missing(Code::NotFound))?;
     let sample = state.samples().get(index).ok_or(ApiError::Missing(Code::NotFound))?;
     Ok(([(header::CONTENT_TYPE, sample.content_type.clone())], sample.bytes.clone()).into_response())

@@ -325,3 +325,17 @@ async fn a_panic_is_an_internal_error_without_its_text() {
     let working = local(Service { model: Some(RedModel::shared("red-1")), ..Service::default() });
     assert_eq!(send(&working, predict(1)).await.status, StatusCode::OK);
 }
+
+/// Found by fuzzing: the framework answered in its own words.
+#[tokio::test]
+async fn an_id_that_is_no_text_names_nothing() {
+    let app = local(with_model());
+    for address in
+        ["/api/v1/batches/%99", "/api/v1/trainings/%ff/log", "/api/v1/heatmaps/%c0", "/samples/%80"]
+    {
+        let answer = send(&app, get(address)).await;
+        let plain = send(&app, get(&address.replace('%', ""))).await;
+        assert_eq!((answer.status, answer.code()), (plain.status, plain.code()), "{address}");
+        assert_eq!(answer.status, 404, "{address}");
+    }
+}
