@@ -3,7 +3,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use axum::{
-    body::{Body, Bytes},
+    body::{Body, Bytes, HttpBody},
     http::{HeaderMap, header},
 };
 use base64::{
@@ -97,11 +97,20 @@ async fn read_within(
     if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(ApiError::UnsupportedEncoding);
     }
-    match tokio::time::timeout(limits.body_time, read_untimed(body, limits.body_bytes, budget.share())).await
-    {
+    let limit = limits.body_bytes;
+    // Of what is announced as so much more the end is not waited for.
+    if HttpBody::size_hint(&body).lower() > most_read(limit) as u64 {
+        return Err(ApiError::BodyTooLarge { limit });
+    }
+    match tokio::time::timeout(limits.body_time, read_untimed(body, limit, budget.share())).await {
         Ok(result) => result,
         Err(_) => Err(ApiError::RequestTimeout(limits.body_time)),
     }
+}
+
+/// Bytes that are read of a body that is too large.
+fn most_read(limit: usize) -> usize {
+    limit.saturating_mul(2)
 }
 
 async fn read_untimed(mut body: Body, limit: usize, mut share: Share) -> Result<Arrived, ApiError> {
@@ -119,7 +128,7 @@ async fn read_untimed(mut body: Body, limit: usize, mut share: Share) -> Result<
             bytes = Vec::new();
             share.give_back();
         }
-        if received > limit.saturating_mul(2) {
+        if received > most_read(limit) {
             break;
         }
     }

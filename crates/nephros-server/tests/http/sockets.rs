@@ -122,6 +122,20 @@ fn slow(address: SocketAddr, announced: usize, sent: usize) -> TcpStream {
     stream
 }
 
+#[tokio::test]
+async fn a_body_that_is_announced_as_a_tebibyte_is_not_waited_for() {
+    let server = start(with_model(), Duration::from_secs(30)).await;
+    let mut waiting = slow(server.address, 1 << 40, 100);
+    let read = move || {
+        let mut answer = String::new();
+        waiting.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let answer = spawn_blocking(read).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(answer.contains("body_too_large"), "{answer}");
+}
+
 /// Waits until the server holds so many bytes of bodies; a minute is more than it ever takes.
 async fn holds(address: SocketAddr, bytes: usize) {
     let line = format!("nephros_bodies_bytes {bytes}");

@@ -89,6 +89,15 @@ impl CpuGradients {
         Ok((loss, parameters))
     }
 
+    /// Moves the running statistics of batch norms that learn, as [`Self::gradients`] does.
+    ///
+    /// # Errors
+    /// As [`Self::gradients`].
+    pub fn observe(&mut self, model: &Classifier, input: &[f32], batch: usize) -> Result<(), TrainError> {
+        let blocks = model.blocks.get(self.frozen_blocks..).unwrap_or_default();
+        self.forward(blocks, input, batch).map(drop)
+    }
+
     /// Features `[batch, height, width, channels]`, their shape without the batch.
     fn forward(
         &mut self,

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use burn::{
     module::Module,
+    nn::BatchNormConfig,
     optim::{
         AdamWConfig, GradientsParams, ModuleOptimizer, SgdConfig, decay::WeightDecayConfig,
         momentum::MomentumConfig,
@@ -26,6 +27,9 @@ use crate::{
     evaluate::metrics::Predictions,
     progress::{Progress, Unit, check},
 };
+
+/// Images of an epoch by which running statistics are measured anew after it.
+const SETTLING_IMAGES: usize = 256;
 
 /// What is fitted, on what, and where its checkpoints go.
 pub struct Fit<'a> {
@@ -219,6 +223,7 @@ impl Fit<'_> {
         if !loss_sum.is_finite() {
             return Err(TrainError::Diverged { epoch: number, learning_rate: self.params.learning_rate });
         }
+        self.settle(session, &order, number, device)?;
         let weights = session.model.to_weights(self.layout, self.trained, self.kept());
         let validation = self.validation.predict(self.layout, &weights)?.metrics(classes);
         let epoch = Epoch {
@@ -236,6 +241,42 @@ impl Fit<'_> {
             session.best = weights;
         }
         Ok(epoch)
+    }
+
+    /// Measures the running statistics of batch norms anew, by the weights as they are now and some of the images
+    /// of the epoch. Those that moved along are of the weights of ten steps before; where a step is large they
+    /// shift all logits, and an epoch is validated as bad that is not. Source: <https://arxiv.org/abs/2105.07576>.
+    fn settle(
+        &self,
+        session: &mut Session,
+        order: &[usize],
+        epoch: usize,
+        device: &Device,
+    ) -> Result<(), TrainError> {
+        if !session.model.has_running_statistics() {
+            return Ok(());
+        }
+        let size = self.params.batch_size.min(order.len());
+        // A last, smaller batch would count as much as the others.
+        for (before, batch) in order.chunks_exact(size).take(SETTLING_IMAGES.div_ceil(size)).enumerate() {
+            // So that they are the mean over all batches in the end.
+            session.model.set_momentum(1.0 / (before + 1) as f64);
+            let values = self.train.batch(batch, Some(epoch as u64));
+            if let Some(kernels) = &mut session.kernels {
+                kernels.observe(&session.model, &values, batch.len())?;
+            } else {
+                let input = self.images(values, batch.len(), device);
+                let _logits = session.model.forward(self.layout.architecture, input);
+            }
+        }
+        session.model.set_momentum(BatchNormConfig::new(1).momentum);
+        Ok(())
+    }
+
+    /// Images `[batch, height, width, channels]` on a device.
+    fn images(&self, values: Vec<f32>, batch: usize, device: &Device) -> Tensor<4> {
+        let [height, width, channels] = self.layout.image_size;
+        Tensor::from_data(TensorData::new(values, [batch, height, width, channels]), device)
     }
 
     /// One step of the optimizer; returns the mean loss of the batch.
@@ -260,9 +301,7 @@ impl Fit<'_> {
                 (loss.clone(), GradientsParams::from_grads(loss.backward(), &session.model))
             }
             (None, Trained::Layers { .. }) => {
-                let [height, width, channels] = self.layout.image_size;
-                let data = TensorData::new(values, [batch.len(), height, width, channels]);
-                let input = Tensor::from_data(data, device);
+                let input = self.images(values, batch.len(), device);
                 let loss = loss(session.model.forward(self.layout.architecture, input));
                 (loss.clone(), GradientsParams::from_grads(loss.backward(), &session.model))
             }

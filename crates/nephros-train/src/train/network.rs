@@ -117,6 +117,19 @@ impl Classifier {
         self.output.forward(features)
     }
 
+    /// Whether a batch norm learns, and so has running statistics that move.
+    pub(super) fn has_running_statistics(&self) -> bool {
+        let learns = |block: &ConvBlock| block.norm.as_ref().is_some_and(|norm| norm.training.is_enabled());
+        self.blocks.iter().any(learns)
+    }
+
+    /// How far a batch moves the running statistics, from 0 (not at all) to 1 (to its own).
+    pub(super) fn set_momentum(&mut self, momentum: f64) {
+        for norm in self.blocks.iter_mut().filter_map(|block| block.norm.as_mut()) {
+            norm.momentum = momentum;
+        }
+    }
+
     /// The weights as they are now; where only the head is trained, the rest is that of `base`.
     pub fn to_weights(&self, layout: Layout, trained: Trained, base: Weights) -> Weights {
         let mut weights = base;

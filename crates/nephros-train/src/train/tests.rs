@@ -72,6 +72,15 @@ fn initial(params: &Params) -> Weights {
     weights
 }
 
+fn layout(params: &Params) -> Layout {
+    Layout {
+        architecture: params.architecture,
+        image_size: params.image_size,
+        hidden_units: params.hidden_units,
+        classes: 2,
+    }
+}
+
 fn fit(
     params: &Params,
     checkpoint: Option<Checkpoint>,
@@ -82,12 +91,7 @@ fn fit(
     let initial = initial(params);
     let fit = Fit {
         params,
-        layout: Layout {
-            architecture: params.architecture,
-            image_size: params.image_size,
-            hidden_units: params.hidden_units,
-            classes: 2,
-        },
+        layout: layout(params),
         trained: Trained::Layers { last: params.architecture.layers().len() },
         initial: &initial,
         class_weights: vec![1.0, 1.0],
@@ -154,15 +158,38 @@ fn early_stopping_keeps_the_best_epoch() {
 }
 
 #[test]
+fn running_statistics_are_of_the_weights_that_are_kept() {
+    // At this rate a step moves all statistics far. One batch is all images, so that theirs are the batch's.
+    let params = Params { batch_size: 32, epochs: 2, learning_rate: 0.05, ..params() };
+    let kept = fit(&params, None, &Silent).unwrap().weights;
+    let (samples, pipeline, layout) = (samples(32, 1), pipeline(&params), layout(&params));
+    let inputs = Inputs::Images { samples: samples.iter().collect(), pipeline: &pipeline };
+    let device = Device::flex().autodiff();
+    let trained = Trained::Layers { last: params.architecture.layers().len() };
+    let mut model = Classifier::new(layout, trained, &kept, &device).unwrap();
+    model.set_momentum(1.0);
+    let values = inputs.batch(&(0..32).collect::<Vec<_>>(), Some(2));
+    let input = TensorData::new(values, [32, SIZE, SIZE, 3]);
+    let _logits = model.forward(layout.architecture, Tensor::from_data(input, &device));
+    let measured = model.to_weights(layout, trained, kept.clone());
+    let mut compared = 0;
+    for (key, tensor) in kept.0.iter().filter(|(key, _)| key.contains("running")) {
+        for (kept, measured) in tensor.values.iter().zip(&measured.0[key].values) {
+            assert!(
+                (kept - measured).abs() <= 1e-3 * measured.abs().max(1e-2),
+                "`{key}`: {kept}, {measured}"
+            );
+            compared += 1;
+        }
+    }
+    assert!(compared > 0, "no running statistics");
+}
+
+#[test]
 fn the_trained_network_and_the_engine_that_serves_agree() {
     let params = Params { epochs: 2, ..params() };
     let weights = fit(&params, None, &Silent).unwrap().weights;
-    let layout = Layout {
-        architecture: params.architecture,
-        image_size: params.image_size,
-        hidden_units: 0,
-        classes: 2,
-    };
+    let layout = layout(&params);
     let (samples, pipeline) = (samples(8, 3), pipeline(&params));
     let inputs = Inputs::Images { samples: samples.iter().collect(), pipeline: &pipeline };
     let served = inputs.predict(layout, &weights).unwrap();
