@@ -1,6 +1,11 @@
 //! Spans of a running server, as a collector gets them by OTLP, and a server whose collector is gone.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests may fail as tests do")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests may fail as tests do"
+)]
 #![cfg(unix)]
 
 mod common;
@@ -45,7 +50,9 @@ fn start(folder: &Folder, variables: &[(&str, &str)]) -> Server {
     let mut command = folder.command(&["serve", "--port", "0"]);
     command.envs(variables.iter().copied());
     let server = Server::spawn(command);
+    let begun = Instant::now();
     while server.ask("GET", "/health/ready", "text/plain", b"").0 != 200 {
+        assert!(begun.elapsed() < Duration::from_mins(1), "not ready");
         // Each question is a span, and the exporter holds 2048.
         thread::sleep(Duration::from_millis(10));
     }
@@ -165,7 +172,7 @@ fn a_collector_gets_a_span_of_each_request_with_its_parts() {
         let line = log.lines().find(|line| line.contains(id)).unwrap();
         assert!(line.contains(&hex(&span.trace_id)), "{line}");
     }
-    let [continued, own, refused] = server_spans.as_slice() else { unreachable!() };
+    let [continued, own, refused] = server_spans.as_slice() else { panic!("{server_spans:?}") };
     assert_eq!((hex(&continued.trace_id), hex(&continued.parent_span_id)), (TRACE.into(), PARENT.into()));
     assert!(own.parent_span_id.is_empty() && own.trace_id != refused.trace_id);
     assert_eq!(attributes(refused)["nephros.refusal"], "not_an_image");
@@ -291,7 +298,9 @@ fn rotel_understands_the_spans() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+    let begun = Instant::now();
     while TcpStream::connect(&http).is_err() {
+        assert!(begun.elapsed() < Duration::from_mins(1), "the collector does not listen");
         thread::sleep(Duration::from_millis(20));
     }
     let server = start(&folder, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{http}"))]);

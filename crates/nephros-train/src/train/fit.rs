@@ -256,7 +256,7 @@ impl Fit<'_> {
         if !session.model.has_running_statistics() {
             return Ok(());
         }
-        let size = self.params.batch_size.min(order.len());
+        let size = self.params.batch_size.min(order.len()).max(1);
         // A last, smaller batch would count as much as the others.
         for (before, batch) in order.chunks_exact(size).take(SETTLING_IMAGES.div_ceil(size)).enumerate() {
             // So that they are the mean over all batches in the end.
