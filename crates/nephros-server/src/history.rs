@@ -71,7 +71,10 @@ pub(crate) async fn feedback(
     let feedback: Feedback = body::json(&headers, body, &state).await?;
     check(&feedback)?;
     let ledger = state.ledger().ok_or(ApiError::Missing(Code::NoHistory))?;
-    ledger.feedback(&receipt, &feedback).await?;
+    state.recording().check_known()?;
+    let stored = ledger.feedback(&receipt, &feedback).await;
+    state.recording().note(ledger, &stored);
+    stored?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -330,6 +330,8 @@ impl Desk {
     }
 
     async fn answer(&self, place: Place, image: Bytes) -> Result<Answer, ApiError> {
+        // One that could not be recorded is not made.
+        self.state.recording().check_known()?;
         let (begun, began) = (Instant::now(), SystemTime::now());
         let ask = Ask { image: image.clone(), similar: self.wishes.similar };
         let answered = self.lane.answer(place, ask).await?;
@@ -372,7 +374,7 @@ impl Desk {
         };
         let begun = Instant::now();
         let recorded = ledger.record(&record).await;
-        self.state.recording().note(&recorded);
+        self.state.recording().note(ledger, &recorded);
         if let Some(span) = &self.span {
             span.recorded(record.time, begun.elapsed(), recorded.is_ok());
         }

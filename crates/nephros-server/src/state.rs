@@ -171,7 +171,7 @@ struct Inner {
     heatmaps: Heatmaps,
     models: Option<Arc<dyn ModelStore>>,
     ledger: Option<Arc<dyn Ledger>>,
-    recording: Recording,
+    recording: Arc<Recording>,
     metrics: Metrics,
     samples: Vec<Sample>,
     tracing: Option<Tracing>,
@@ -205,7 +205,7 @@ impl AppState {
             heatmaps: Heatmaps::new(limits.heatmap_bytes, limits.heatmap_time),
             models,
             ledger,
-            recording: Recording::default(),
+            recording: Arc::default(),
             metrics: Metrics::new(),
             samples,
             tracing,
@@ -247,13 +247,13 @@ impl AppState {
             return Err(ApiError::NotReady);
         }
         match self.ledger() {
-            Some(ledger) => self.0.recording.check(ledger.as_ref()).await,
+            Some(ledger) => self.0.recording.check(ledger).await,
             None => Ok(()),
         }
     }
 
     /// What is known of the store of predictions.
-    pub(crate) fn recording(&self) -> &Recording {
+    pub(crate) fn recording(&self) -> &Arc<Recording> {
         &self.0.recording
     }
 

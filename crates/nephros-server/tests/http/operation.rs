@@ -1,10 +1,18 @@
 //! For whoever runs the server: health, metrics, request ids.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use axum::http::{HeaderValue, StatusCode, header};
-use nephros_server::{Access, AppState, Service, app};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use nephros_server::{
+    Access, AppState, Feedback, HistoryEntry, HistoryPage, Ledger, LedgerError, LedgerFuture,
+    PredictionRecord, Service, app,
+};
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use crate::support::{FullDisk, get, local, png, post, predict, send, with_model};
 
@@ -39,6 +47,74 @@ async fn nobody_should_be_sent_where_nothing_can_be_recorded() {
     assert!(!gauge().await && !answer.text().contains("no space left"));
     // It answers all the same, and a restart would not help.
     assert_eq!(send(&app, get("/health/live")).await.status, StatusCode::OK);
+}
+
+/// A ledger whose database is gone for the first record, and then answers nobody until it is let.
+struct Gone {
+    records: AtomicUsize,
+    back: Semaphore,
+}
+
+impl Ledger for Gone {
+    fn keeps_images(&self) -> bool {
+        false
+    }
+
+    fn check(&self) -> LedgerFuture<'_, ()> {
+        Box::pin(async {
+            self.back.acquire().await.unwrap().forget();
+            Ok(())
+        })
+    }
+
+    fn record<'a>(&'a self, _: &'a PredictionRecord) -> LedgerFuture<'a, String> {
+        Box::pin(async {
+            match self.records.fetch_add(1, Ordering::Relaxed) {
+                0 => Err(LedgerError::Unavailable("connection refused".into())),
+                number => Ok(format!("r{number}")),
+            }
+        })
+    }
+
+    fn history<'a>(&'a self, _: &'a HistoryPage) -> LedgerFuture<'a, Vec<HistoryEntry>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn feedback<'a>(&'a self, _: &'a str, _: &'a Feedback) -> LedgerFuture<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[tokio::test]
+async fn a_dead_database_is_waited_for_by_nobody_who_could_know() {
+    let gone = Arc::new(Gone { records: AtomicUsize::new(0), back: Semaphore::new(0) });
+    let state = AppState::new(Service { ledger: Some(gone.clone()), ..with_model() }, Access::loopback());
+    state.warm_up().unwrap();
+    let app = app(state);
+    // The first finds out; the others would wait for ever, were they to ask.
+    let two = [png(1), png(2)].map(|image| BASE64_STANDARD.encode(image));
+    let many = json!({ "images": two });
+    for request in [
+        predict(10),
+        predict(11),
+        post("/api/v1/predictions", "application/json", many.to_string()),
+        post("/api/v1/history/r0/feedback", "application/json", r#"{"verdict": "agrees"}"#),
+        get("/health/ready"),
+    ] {
+        let answer = send(&app, request).await;
+        assert_eq!((answer.status, &*answer.code()), (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"));
+    }
+    assert_eq!(gone.records.load(Ordering::Relaxed), 1);
+    assert!(send(&app, get("/metrics")).await.text().contains("\nnephros_ready 0\n"));
+    // What only reads is not refused for it.
+    assert_eq!(send(&app, get("/api/v1/history")).await.status, StatusCode::OK);
+
+    gone.back.add_permits(1);
+    while gone.back.available_permits() > 0 || send(&app, get("/health/ready")).await.status != StatusCode::OK
+    {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(send(&app, predict(12)).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
