@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 TISSUE = 30  # mean of a pixel's channels from which it may be the patient
 GRID = 128  # cells along the longer side of the image
 LEAST_SHARE = 0.02  # of the image, for a body
-MARGIN = 0.02  # around the body, of the longer side of its box
+MARGIN = 0.02  # around the body, of the longer side of its box, or of its width for a band
 
 
 def prepare(image, preprocessing):
@@ -20,6 +20,8 @@ def prepare(image, preprocessing):
     pixels = image.convert("RGB")
     if preprocessing.get("crop") == "body":
         pixels = crop_to_body(pixels)
+    elif preprocessing.get("crop") == "band":
+        pixels = crop_to_band(pixels, height / width)
     filters = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
     pixels = pixels.resize((width, height), filters[preprocessing["resample"]])
     return normalize(np.asarray(pixels, np.float32), preprocessing["normalization"])
@@ -42,6 +44,15 @@ def crop_to_body(image):
     side = longer + 2 * int(longer * margin + 0.5)
     top, left = (top + bottom) // 2 - side // 2, (left + right) // 2 - side // 2
     return image.crop((left, top, left + side, top + side))
+
+
+def crop_to_band(image, proportion):
+    """As wide as the body, `proportion` as high, about its middle; black where it leaves the image."""
+    top, left, bottom, right, margin = body(np.asarray(image))
+    width = right - left + 2 * int((right - left) * margin + 0.5)
+    height = max(int(width * proportion + 0.5), 1)
+    top, left = (top + bottom) // 2 - height // 2, (left + right) // 2 - width // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def body(pixels):

@@ -1,8 +1,10 @@
 //! The one preprocessing function, called by training, evaluation and serving alike.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
-use crate::pixels::{Crop, Frame, Resample, RgbImage, body_frame, crop_to_body, resize};
+use crate::pixels::{Crop, Frame, Resample, RgbImage, cut, resize};
 
 /// Means of blue, green and red over ImageNet, 0 to 255.
 const CAFFE_MEANS: [f32; 3] = [103.939, 116.779, 123.68];
@@ -47,17 +49,20 @@ impl Preprocessing {
     /// Crops as [`Crop`] says and resizes to `image_size`.
     pub fn resize(&self, image: &RgbImage) -> RgbImage {
         let [height, width, _] = self.image_size;
-        match self.crop {
-            Crop::None => resize(image, width, height, self.resample),
-            Crop::Body => resize(&crop_to_body(image), width, height, self.resample),
-        }
+        resize(&self.crop(image), width, height, self.resample)
     }
 
     /// What of the image [`Self::resize`] stretches to `image_size`.
     pub fn frame(&self, image: &RgbImage) -> Frame {
+        let [height, width, _] = self.image_size;
+        self.crop.frame(image, height, width)
+    }
+
+    /// What [`Self::frame`] shows, black where it leaves the image.
+    pub fn crop<'a>(&self, image: &'a RgbImage) -> Cow<'a, RgbImage> {
         match self.crop {
-            Crop::None => Frame::whole(image),
-            Crop::Body => body_frame(image),
+            Crop::None => Cow::Borrowed(image),
+            Crop::Body | Crop::Band => Cow::Owned(cut(image, self.frame(image))),
         }
     }
 

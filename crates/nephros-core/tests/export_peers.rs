@@ -351,6 +351,7 @@ fn python_prepares_images_as_we_do() {
             (Resample::Bilinear, Crop::None),
             (Resample::Bilinear, Crop::Body),
             (Resample::Nearest, Crop::Body),
+            (Resample::Bilinear, Crop::Band),
         ] {
             let name = format!("{normalization:?}{resample:?}{crop:?}");
             let new = Preprocessing::new([48, 40, 3], normalization);

@@ -106,7 +106,7 @@ pub fn add_head(weights: &mut Weights, params: &Params, classes: usize) {
     let mut rng = ChaCha8Rng::seed_from_u64(params.seed);
     // A stream of its own, so that the head does not repeat the numbers of the base.
     rng.set_stream(u64::MAX);
-    let shapes = params.architecture.expected_shapes(classes, params.hidden_units, params.image_size);
+    let shapes = params.architecture.expected_shapes(classes, params.head_units(), params.image_size);
     for (key, shape) in shapes.into_iter().filter(|(key, _)| key.starts_with("head.")) {
         let count = shape.iter().product();
         let values = match shape.as_slice() {

@@ -69,7 +69,7 @@ impl Recipe {
         };
         let samples = read_images(&dataset.root, &members, sample, progress)?;
         let drawn = draw(&params, &dataset.labels, &resized, progress)?;
-        let layout = Layout { architecture, image_size, hidden_units: params.hidden_units, classes };
+        let layout = Layout { architecture, image_size, hidden_units: params.head_units(), classes };
         let pipeline = Pipeline { preprocessing, ranges: AugmentationRanges::from(&params), seed };
         let trained = trained_part(&params);
         let features = if trained == Trained::Head {

@@ -193,7 +193,7 @@ fn lbfgs_is_for_the_head_alone() {
 
 #[test]
 fn a_head_on_means_is_fitted_by_lbfgs_alone() {
-    for pooling in ["avg", "halves"] {
+    for pooling in ["avg", "halves", "mil"] {
         let with = |keys: &str| params(&format!("{REFERENCE_PARAMS}\nPOOLING: {pooling}\n{keys}"));
         assert!(with("OPTIMIZER: lbfgs").is_ok());
         for keys in ["", "OPTIMIZER: adam", "ARCHITECTURE: compact"] {
@@ -201,6 +201,18 @@ fn a_head_on_means_is_fitted_by_lbfgs_alone() {
             assert!(error.contains("`POOLING`") && error.contains(&format!("got `{pooling}`")), "{error}");
         }
     }
+}
+
+#[test]
+fn the_higher_half_is_told_of_two_classes() {
+    let classes = |classes: &str| {
+        let keys = REFERENCE_PARAMS.replace("CLASSES: 2", classes);
+        assert!(keys.contains(classes));
+        params(&format!("{keys}\nOPTIMIZER: lbfgs\nPOOLING: mil"))
+    };
+    assert_eq!(classes("CLASSES: 2").unwrap().head_units(), 3);
+    let error = classes("CLASSES: 4").unwrap_err().to_string();
+    assert!(error.contains("`POOLING`") && error.contains("other than two classes"), "{error}");
 }
 
 #[test]

@@ -85,6 +85,7 @@ fn describe(preprocessing: &Preprocessing) -> String {
     let crop = match preprocessing.crop {
         Crop::None => "",
         Crop::Body => "cropped to the body, ",
+        Crop::Band => "cropped to a band as wide as the body, ",
     };
     let scaling = match preprocessing.normalization {
         Normalization::Caffe => "BGR minus 103.939, 116.779, 123.68",

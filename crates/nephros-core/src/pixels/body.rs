@@ -16,12 +16,29 @@ pub enum Crop {
     None,
     /// The square around the body, not stretched; all of it, in a square, where no body is found.
     Body,
+    /// The band that is as wide as the body and has the proportions of the network's input, about the middle of
+    /// the body's height, not stretched; of the whole image where no body is found. Twice as wide as high, it
+    /// shows the kidneys larger than a square does, and of what lies above and below them less.
+    Band,
 }
 
 impl Crop {
     /// Whether the image stays whole.
     pub fn is_none(&self) -> bool {
         *self == Self::None
+    }
+
+    /// What of an image is taken for an input of so many rows and columns.
+    pub fn frame(self, image: &RgbImage, rows: usize, columns: usize) -> Frame {
+        let whole = Bounds { top: 0, left: 0, bottom: image.height, right: image.width };
+        let body = if self.is_none() { None } else { find_body(image) };
+        let margin = if body.is_some() { MARGIN } else { 0.0 };
+        let bounds = body.unwrap_or(whole);
+        match self {
+            Self::None => Frame::whole(image),
+            Self::Body => bounds.squared(margin),
+            Self::Band => bounds.band(margin, rows as f64 / columns.max(1) as f64),
+        }
     }
 }
 
@@ -37,9 +54,11 @@ const LEAST_PIECE: f64 = 0.005;
 /// Width of the margin around the body, as part of the longer side of its box.
 const MARGIN: f64 = 0.02;
 
-/// Longest side of a square that is made, in pixels. The square about an image of 40 million pixels in one row
+/// Longest side of what is cut out, in pixels. The square about an image of 40 million pixels in one row
 /// would have 1.6 quadrillion; no slice comes near this.
 const LONGEST_SIDE: usize = 4096;
+/// Rows of a band, at most: whatever the proportions, they can be counted.
+const HIGHEST_BAND: f64 = 1e9;
 
 /// Cells of the image that are tissue or not, `[rows, columns]`.
 struct Mask {
@@ -99,18 +118,6 @@ impl Frame {
     }
 }
 
-/// The square around the body, black where it leaves the image. Of one with more than 4096 rows as many are
-/// taken, spread over it, and as many columns.
-pub fn crop_to_body(image: &RgbImage) -> RgbImage {
-    square(image, body_frame(image))
-}
-
-/// Where [`crop_to_body`] crops.
-pub fn body_frame(image: &RgbImage) -> Frame {
-    let whole = Bounds { top: 0, left: 0, bottom: image.height, right: image.width };
-    find_body(image).map_or_else(|| whole.squared(0.0), |body| body.squared(MARGIN))
-}
-
 impl Bounds {
     /// The square about the middle that holds the box, wider by `margin` of its longer side all round.
     fn squared(self, margin: f64) -> Frame {
@@ -121,11 +128,21 @@ impl Bounds {
         let (top, left) = (start(self.top, self.bottom), start(self.left, self.right));
         Frame { top, left, height: side, width: side }
     }
+
+    /// About the middle, as wide as the box and `margin` of its width on each side, and `proportion` as high.
+    fn band(self, margin: f64, proportion: f64) -> Frame {
+        let width = self.right - self.left;
+        let width = width + 2 * (width as f64 * margin).round() as usize;
+        let height = (width as f64 * proportion).round().clamp(1.0, HIGHEST_BAND) as usize;
+        let start = |from: usize, to: usize, length: usize| (from + to) as isize / 2 - length as isize / 2;
+        let (top, left) = (start(self.top, self.bottom, height), start(self.left, self.right, width));
+        Frame { top, left, height, width }
+    }
 }
 
-/// As [`crop_to_body`], about a body that was found already.
+/// The square around a body that was found already.
 pub(crate) fn crop_about(image: &RgbImage, body: Bounds) -> RgbImage {
-    square(image, body.squared(MARGIN))
+    cut(image, body.squared(MARGIN))
 }
 
 /// The box around all pieces of tissue that take 0.5 % of the image, once what is thinner than three
@@ -258,16 +275,17 @@ impl Mask {
     }
 }
 
-/// The pixels of a square frame, black where it leaves the image.
-fn square(image: &RgbImage, frame: Frame) -> RgbImage {
-    if frame.width > LONGEST_SIDE {
+/// The pixels of a frame, black where it leaves the image. Of more than 4096 rows or columns as many are taken,
+/// spread over the frame.
+pub fn cut(image: &RgbImage, frame: Frame) -> RgbImage {
+    if frame.width > LONGEST_SIDE || frame.height > LONGEST_SIDE {
         return sampled(image, frame);
     }
-    let Frame { top, left, width: side, .. } = frame;
+    let Frame { top, left, height, width } = frame;
     let skipped = left.max(0) as usize;
-    let filled = (left + side as isize).min(image.width as isize).max(0) as usize;
-    let mut pixels = vec![0; side * side * 3];
-    for (row, target) in (top..).zip(pixels.chunks_exact_mut(side * 3)) {
+    let filled = (left + width as isize).min(image.width as isize).max(0) as usize;
+    let mut pixels = vec![0; height * width * 3];
+    for (row, target) in (top..).zip(pixels.chunks_exact_mut(width * 3)) {
         if (0..image.height as isize).contains(&row) && filled > skipped {
             let begin = row as usize * image.width;
             let source = &image.pixels[(begin + skipped) * 3..(begin + filled) * 3];
@@ -275,31 +293,41 @@ fn square(image: &RgbImage, frame: Frame) -> RgbImage {
             target[offset..offset + source.len()].copy_from_slice(source);
         }
     }
-    RgbImage { width: side, height: side, pixels }
+    RgbImage { width, height, pixels }
 }
 
-/// As [`square`], of a frame that is larger than the square may be.
-fn sampled(image: &RgbImage, Frame { top, left, width: side, .. }: Frame) -> RgbImage {
-    let place = |index: usize, start: isize, length: usize| {
-        let place = start + (index * side / LONGEST_SIDE) as isize;
-        usize::try_from(place).ok().filter(|place| *place < length)
+/// As [`cut`], of a frame that is larger than what is cut out may be.
+fn sampled(image: &RgbImage, frame: Frame) -> RgbImage {
+    let (height, width) = (frame.height.min(LONGEST_SIDE), frame.width.min(LONGEST_SIDE));
+    // Of `taken` places spread over `length`, the one with this index.
+    let place = |index: usize, taken: usize, start: isize, length: usize, end: usize| {
+        let place = start + (index * length / taken) as isize;
+        usize::try_from(place).ok().filter(|place| *place < end)
     };
-    let mut pixels = vec![0; LONGEST_SIDE * LONGEST_SIDE * 3];
-    for (row, target) in pixels.chunks_exact_mut(LONGEST_SIDE * 3).enumerate() {
-        let Some(row) = place(row, top, image.height) else { continue };
+    let mut pixels = vec![0; height * width * 3];
+    for (row, target) in pixels.chunks_exact_mut(width * 3).enumerate() {
+        let Some(row) = place(row, height, frame.top, frame.height, image.height) else { continue };
         for (column, target) in target.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-            if let Some(column) = place(column, left, image.width) {
+            if let Some(column) = place(column, width, frame.left, frame.width, image.width) {
                 let pixel = (row * image.width + column) * 3;
                 target.copy_from_slice(&image.pixels[pixel..pixel + 3]);
             }
         }
     }
-    RgbImage { width: LONGEST_SIDE, height: LONGEST_SIDE, pixels }
+    RgbImage { width, height, pixels }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn body_frame(image: &RgbImage) -> Frame {
+        Crop::Body.frame(image, 1, 1)
+    }
+
+    fn crop_to_body(image: &RgbImage) -> RgbImage {
+        cut(image, body_frame(image))
+    }
 
     #[test]
     fn the_square_about_a_long_image_stays_small() {
@@ -314,7 +342,7 @@ mod tests {
         }
         let halves = RgbImage { width: 8192, height: 8192, pixels };
         let whole = Frame { top: 0, left: 0, height: 8192, width: 8192 };
-        let cropped = square(&halves, whole);
+        let cropped = cut(&halves, whole);
         let (row, _) = cropped.pixels.split_at(LONGEST_SIDE * 3);
         assert!(row[..2048 * 3].iter().all(|&value| value == 100));
         assert!(row[2048 * 3..].iter().all(|&value| value == 0));
@@ -404,12 +432,34 @@ mod tests {
     }
 
     #[test]
+    fn a_band_is_as_wide_as_the_body_and_has_the_proportions_of_the_input() {
+        // 60 columns and 1 on each side; the middle is row 45 and column 60.
+        let image = drawn(128, 128, &[[20, 30, 70, 90], [100, 0, 102, 128]]);
+        let frame = Crop::Band.frame(&image, 112, 224);
+        assert_eq!(frame, Frame { top: 30, left: 29, height: 31, width: 62 });
+        assert_eq!(cut(&image, frame), drawn(62, 31, &[[0, 1, 31, 61]]));
+        // A square input of a body that is wider than high is that of the other crop.
+        assert_eq!(Crop::Band.frame(&image, 64, 64), body_frame(&image));
+        // Higher than the body, and beyond the image.
+        assert_eq!(Crop::Band.frame(&image, 3, 1), Frame { top: 45 - 93, left: 29, height: 186, width: 62 });
+        let nothing = drawn(40, 100, &[]);
+        assert_eq!(Crop::Band.frame(&nothing, 1, 2), Frame { top: 40, left: 0, height: 20, width: 40 });
+    }
+
+    #[test]
     fn any_size_is_framed() {
-        for (width, height) in [(1, 1), (1, 300), (513, 2), (129, 127)] {
+        for (width, height) in [(1, 1), (1, 300), (513, 2), (129, 127), (1, 30_000)] {
             let image = drawn(width, height, &[[0, 0, height, width]]);
             let cropped = crop_to_body(&image);
             assert_eq!(cropped.width, cropped.height);
-            assert!(cropped.width >= width.max(height));
+            assert!(cropped.width >= width.max(height).min(LONGEST_SIDE));
+            for (rows, columns) in [(1, 1), (1, 1_000_000), (1_000_000, 1), (0, 0)] {
+                let frame = Crop::Band.frame(&image, rows, columns);
+                let cropped = cut(&image, frame);
+                assert_eq!(cropped.width, frame.width);
+                assert_eq!(cropped.height, frame.height.min(LONGEST_SIDE));
+                assert!(cropped.height > 0);
+            }
         }
     }
 }

@@ -7,9 +7,10 @@ pub mod hash;
 mod jpeg;
 mod raster;
 mod resize;
+mod tiff;
 
 pub(crate) use body::{Bounds, TISSUE, crop_about, find_body};
-pub use body::{Crop, Frame, body_frame, crop_to_body, tissue_box};
+pub use body::{Crop, Frame, cut, tissue_box};
 pub use decode::{Limits, decode, decode_with_limits};
 pub use error::{DecodeError, Format, Lookalike};
 pub use resize::{Resample, resize};

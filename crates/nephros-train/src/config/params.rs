@@ -7,6 +7,8 @@ use nephros_core::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::train::UNITS_OF_HIGHER;
+
 /// The whole file. The first eight keys are the reference's and have no default; ours do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "SCREAMING_SNAKE_CASE")]
@@ -137,6 +139,14 @@ pub struct Params {
 }
 
 impl Params {
+    /// Width of the hidden layer that the head has: that of `HIDDEN_UNITS`, or of what [`Pooling::Mil`] is told by.
+    pub fn head_units(&self) -> usize {
+        match self.pooling {
+            Pooling::Mil => UNITS_OF_HIGHER,
+            Pooling::None | Pooling::Avg | Pooling::Halves => self.hidden_units,
+        }
+    }
+
     /// From a decoded image to the network; `convention` is that of the weights.
     pub fn preprocessing(&self, convention: Normalization) -> Preprocessing {
         let normalization = self.normalization.unwrap_or(convention);
@@ -188,6 +198,9 @@ pub enum Pooling {
     /// The mean of each channel over either half of the map's middle rows, each half an example of
     /// its own; the answer is the mean of both.
     Halves,
+    /// Multiple-instance learning on the same halves: the one that looks more like the second class answers,
+    /// as one sick kidney is enough.
+    Mil,
 }
 
 /// Optimizer.

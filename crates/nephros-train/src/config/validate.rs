@@ -107,10 +107,19 @@ impl Params {
 
     /// Weights that are the same at every place are fitted by L-BFGS alone.
     fn validate_pooling(&self) -> Check {
-        if self.pooling == Pooling::None || self.optimizer == Optimizer::Lbfgs {
+        let got = match self.pooling {
+            Pooling::None => return Ok(()),
+            Pooling::Avg => "`avg`",
+            Pooling::Halves => "`halves`",
+            Pooling::Mil => "`mil`",
+        };
+        if self.pooling == Pooling::Mil && self.classes != 2 {
+            let expected = "`none`, `avg` or `halves` for other than two classes";
+            return Err(InvalidValue::new("POOLING", expected, got));
+        }
+        if self.optimizer == Optimizer::Lbfgs {
             return Ok(());
         }
-        let got = if self.pooling == Pooling::Avg { "`avg`" } else { "`halves`" };
         let advice = "set `OPTIMIZER: lbfgs`, or `ARCHITECTURE: compact`, which always averages";
         Err(InvalidValue::new("POOLING", "`none` unless `OPTIMIZER` is `lbfgs`", got).advise(advice))
     }

@@ -2,7 +2,7 @@
 
 use nephros_core::{
     digest::sha256,
-    pixels::{Crop, Frame, RgbImage, crop_to_body, tissue_box},
+    pixels::{Crop, Frame, RgbImage, tissue_box},
     preprocessing::Preprocessing,
 };
 
@@ -32,10 +32,7 @@ const CENTRE: f64 = 0.85;
 impl Mask {
     /// Crops as the preprocessing says, hides, and resizes. The crop is that of the image as it was.
     pub fn resize(self, image: &RgbImage, preprocessing: &Preprocessing) -> RgbImage {
-        let masked = match preprocessing.crop {
-            Crop::None => self.hide(image),
-            Crop::Body => self.hide(&crop_to_body(image)),
-        };
+        let masked = self.hide(&preprocessing.crop(image));
         Preprocessing { crop: Crop::None, ..preprocessing.clone() }.resize(&masked)
     }
 

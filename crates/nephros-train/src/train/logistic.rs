@@ -39,6 +39,18 @@ pub struct Logistic<'a> {
     scale: Vec<f64>,
     penalty: f64,
     smoothing: f64,
+    /// Rows of one view, which lie side by side.
+    rows_of_view: usize,
+    answer: Answer,
+}
+
+/// Which rows of a view answer for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Each for itself.
+    Each,
+    /// The one whose second class is the most probable; of two classes.
+    Highest,
 }
 
 /// What is minimised beside the loss of the images, and over which features.
@@ -82,7 +94,14 @@ impl<'a> Logistic<'a> {
             rows.extend(parts.into_iter().map(|values| Row { values, label, share }));
         }
         let (mean, scale) = standardisation(&rows);
-        Self { rows, classes, mean, scale, penalty, smoothing }
+        let rows_of_view = regions.map_or(1, |regions| regions.len());
+        Self { rows, classes, mean, scale, penalty, smoothing, rows_of_view, answer: Answer::Each }
+    }
+
+    /// The same with other rows that answer. The loss is then no longer convex where the highest does, so that
+    /// it is begun where each has learned for itself.
+    pub fn answered_by(self, answer: Answer) -> Self {
+        Self { answer, ..self }
     }
 
     /// Values in a point.
@@ -139,30 +158,51 @@ impl<'a> Logistic<'a> {
         Dense { weights, bias }
     }
 
-    /// What a point answers for the rows it is fitted on.
+    /// What a point answers for the rows it is fitted on, or for the views where the highest row answers.
     pub fn predictions(&self, point: &[f64]) -> Predictions {
         let mut predictions = Predictions::default();
-        for (row, probabilities) in self.rows.iter().zip(self.probabilities(point)) {
-            predictions.push(row.label, probabilities.iter().map(|&p| p as f32).collect());
+        let probabilities = self.probabilities(point);
+        let shares = self.shares(&probabilities);
+        for ((row, probabilities), share) in self.rows.iter().zip(probabilities).zip(shares) {
+            if share.is_some() {
+                predictions.push(row.label, probabilities.iter().map(|&p| p as f32).collect());
+            }
         }
         predictions
+    }
+
+    /// Share of the loss that each row answers for; `None` where another row of its view does.
+    fn shares(&self, probabilities: &[Vec<f64>]) -> Vec<Option<f64>> {
+        if self.answer == Answer::Each {
+            return self.rows.iter().map(|row| Some(row.share)).collect();
+        }
+        let views = self.rows.chunks(self.rows_of_view).zip(probabilities.chunks(self.rows_of_view));
+        let of_view = |(rows, probabilities): (&[Row], &[Vec<f64>])| {
+            let second = |row: &usize| probabilities[*row][1];
+            let highest = (0..rows.len()).max_by(|a, b| second(a).total_cmp(&second(b)));
+            let whole: f64 = rows.iter().map(|row| row.share).sum();
+            (0..rows.len()).map(move |row| (highest == Some(row)).then_some(whole)).collect::<Vec<_>>()
+        };
+        views.flat_map(of_view).collect()
     }
 
     /// Loss of each row, and its derivative by each logit.
     fn residuals(&self, point: &[f64]) -> Vec<(f64, Vec<f64>)> {
         let spread = self.smoothing / self.classes as f64;
         let probabilities = self.probabilities(point);
-        let of_row = |(row, probabilities): (&Row, Vec<f64>)| {
+        let shares = self.shares(&probabilities);
+        let of_row = |((row, share), probabilities): ((&Row, Option<f64>), Vec<f64>)| {
+            let share = share.unwrap_or(0.0);
             let target = |class| spread + if class == row.label { 1.0 - self.smoothing } else { 0.0 };
             let losses = probabilities
                 .iter()
                 .enumerate()
                 .map(|(class, p)| -target(class) * p.max(f64::MIN_POSITIVE).ln());
-            let loss = row.share * losses.sum::<f64>();
-            let slopes = probabilities.iter().enumerate().map(|(class, p)| row.share * (p - target(class)));
+            let loss = share * losses.sum::<f64>();
+            let slopes = probabilities.iter().enumerate().map(|(class, p)| share * (p - target(class)));
             (loss, slopes.collect())
         };
-        self.rows.iter().zip(probabilities).map(of_row).collect()
+        self.rows.iter().zip(shares).zip(probabilities).map(of_row).collect()
     }
 
     /// `[rows]` of `[classes]`.
@@ -245,7 +285,8 @@ mod tests {
         let row = |(position, values)| Row { values, label: position % classes, share };
         let rows: Vec<Row> = values.iter().map(Cow::from).enumerate().map(row).collect();
         let (mean, scale) = standardisation(&rows);
-        Logistic { rows, classes, mean, scale, penalty, smoothing: 0.1 }
+        let answer = Answer::Each;
+        Logistic { rows, classes, mean, scale, penalty, smoothing: 0.1, rows_of_view: 1, answer }
     }
 
     fn noise(rows: usize, features: usize) -> Vec<Vec<f32>> {
@@ -296,6 +337,34 @@ mod tests {
         };
         for (value, expected) in minimum.point.iter().zip([-root, root, 0.0, 0.0]) {
             assert!((value - expected).abs() < 1e-5, "{:?}, expected {root}", minimum.point);
+        }
+    }
+
+    #[test]
+    fn the_highest_row_answers_for_its_view() {
+        let values = noise(12, 40);
+        let each = regression(&values, 2, 0.5);
+        // Views of two rows with one label, the labels in turn.
+        let rows = each.rows.iter().enumerate().map(|(at, row)| Row { label: at / 2 % 2, ..row.clone() });
+        let each = Logistic { rows: rows.collect(), rows_of_view: 2, ..each };
+        let point: Vec<f64> = (0..each.len()).map(|at| ((at * 37) % 11) as f64 / 11.0 - 0.4).collect();
+        let second: Vec<f64> = each.probabilities(&point).iter().map(|row| row[1]).collect();
+        let highest = each.answered_by(Answer::Highest);
+        let answers = highest.predictions(&point);
+        assert_eq!(answers.labels, [0, 1, 0, 1, 0, 1]);
+        for (view, answer) in answers.probabilities.iter().enumerate() {
+            let expected = second[2 * view].max(second[2 * view + 1]);
+            assert!((f64::from(answer[1]) - expected).abs() < 1e-7, "{answer:?}, expected {expected}");
+        }
+        let slope = highest.slope(&point);
+        for at in [0, 17, 40, 79, 80, 81] {
+            let moved = |by: f64| {
+                let mut moved = point.clone();
+                moved[at] += by;
+                highest.slope(&moved).value
+            };
+            let difference = (moved(0.01) - moved(-0.01)) / 0.02;
+            assert!((difference - slope.gradient[at]).abs() < 1e-4, "{at}: {difference}");
         }
     }
 

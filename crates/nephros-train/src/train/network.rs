@@ -14,6 +14,8 @@ use nephros_core::{
     weights::{self, Weights, WeightsError},
 };
 
+use super::logistic::Dense;
+
 /// One convolution with its batch norm, where it has one.
 #[derive(Module, Debug)]
 pub struct ConvBlock {
@@ -239,19 +241,26 @@ fn linear(
     Ok(linear)
 }
 
-/// Puts a dense layer on features in `(y, x, channel)` order into the weights: `[outputs, inputs]`
-/// and `[outputs]`.
-pub(super) fn export_head(layout: Layout, weights: &[f32], bias: Vec<f32>, to: &mut Weights) {
-    let inputs = weights.len() / bias.len();
-    let mut values = weights.to_vec();
+/// Puts a dense layer on features in `(y, x, channel)` order into the weights.
+pub(super) fn export_head(layout: Layout, key: &str, dense: Dense, to: &mut Weights) {
+    let Dense { mut weights, bias } = dense;
     if let Some(order) = order(layout, Trained::Head) {
-        for (row, ordered) in weights.chunks_exact(inputs).zip(values.chunks_exact_mut(inputs)) {
+        let rows = weights.clone();
+        let inputs = order.len();
+        for (row, ordered) in rows.chunks_exact(inputs).zip(weights.chunks_exact_mut(inputs)) {
             row.iter().zip(&order).for_each(|(&value, &target)| ordered[target] = value);
         }
     }
+    export_dense(key, Dense { weights, bias }, to);
+}
+
+/// Puts a dense layer into the weights: `[outputs, inputs]` and `[outputs]`.
+pub(super) fn export_dense(key: &str, dense: Dense, to: &mut Weights) {
+    let Dense { weights: values, bias } = dense;
     let outputs = bias.len();
-    to.0.insert("head.weight".into(), weights::Tensor { shape: vec![outputs, inputs], values });
-    to.0.insert("head.bias".into(), weights::Tensor { shape: vec![outputs], values: bias });
+    let shape = vec![outputs, values.len() / outputs];
+    to.0.insert(format!("{key}.weight"), weights::Tensor { shape, values });
+    to.0.insert(format!("{key}.bias"), weights::Tensor { shape: vec![outputs], values: bias });
 }
 
 fn export_linear(linear: &Linear, key: &str, order: Option<&[usize]>, weights: &mut Weights) {

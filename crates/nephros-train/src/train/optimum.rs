@@ -8,8 +8,8 @@ use super::{
     fit::{Fit, Fitted},
     history::Epoch,
     lbfgs::Minimum,
-    logistic::{Dense, Logistic, Objective},
-    network::export_head,
+    logistic::{Answer, Logistic, Objective},
+    network::{export_dense, export_head},
     regions::Regions,
 };
 use crate::{
@@ -26,11 +26,17 @@ impl Fit<'_> {
     /// all cached views of an image count in every step. No checkpoint is kept: a fit takes seconds,
     /// and done again it gives the same.
     pub(super) fn to_optimum(&self, progress: &dyn Progress) -> Result<Fitted, TrainError> {
-        let regression = self.regression();
-        let function = |point: &[f64]| regression.slope(point);
         let (epochs, patience) = (self.params.epochs, self.params.early_stopping_patience);
         let task = progress.task("training", Some(epochs as u64), Unit::Items);
-        let mut minimum = Minimum::start(vec![0.0; regression.len()], function);
+        let mut regression = self.regression();
+        let mut start = vec![0.0; regression.len()];
+        if self.params.pooling == Pooling::Mil {
+            // Which half is the higher one is told by where both lead that learn on their own.
+            start = optimum(&regression, start, epochs, progress)?;
+            regression = regression.answered_by(Answer::Highest);
+        }
+        let function = |point: &[f64]| regression.slope(point);
+        let mut minimum = Minimum::start(start, function);
         let mut state = State::default();
         let mut head = self.head(&regression, &minimum.point);
         for number in 1..=epochs {
@@ -89,18 +95,22 @@ impl Fit<'_> {
         match self.params.pooling {
             Pooling::None => None,
             Pooling::Avg => Some(Regions::whole(map)),
-            Pooling::Halves => Some(Regions::halves(map)),
+            Pooling::Halves | Pooling::Mil => Some(Regions::halves(map)),
         }
     }
 
     fn head(&self, regression: &Logistic, point: &[f64]) -> Weights {
         let dense = regression.dense(point);
-        let Dense { weights, bias } = match self.regions() {
-            None => dense,
-            Some(regions) => regions.spread(dense),
-        };
         let mut head = self.kept();
-        export_head(self.layout, &weights, bias, &mut head);
+        match (self.regions(), self.params.pooling) {
+            (None, _) => export_head(self.layout, "head", dense, &mut head),
+            (Some(regions), Pooling::Mil) => {
+                let (hidden, output) = regions.higher(&dense);
+                export_head(self.layout, "head.hidden", hidden, &mut head);
+                export_dense("head", output, &mut head);
+            }
+            (Some(regions), _) => export_head(self.layout, "head", regions.spread(dense), &mut head),
+        }
         head
     }
 
@@ -127,4 +137,22 @@ impl Fit<'_> {
             seconds: start.elapsed().as_secs_f64(),
         })
     }
+}
+
+/// Where a regression is at its minimum, or after so many steps.
+fn optimum(
+    regression: &Logistic,
+    start: Vec<f64>,
+    steps: usize,
+    progress: &dyn Progress,
+) -> Result<Vec<f64>, TrainError> {
+    let function = |point: &[f64]| regression.slope(point);
+    let mut minimum = Minimum::start(start, function);
+    for _ in 0..steps {
+        check(progress)?;
+        if minimum.steepness() < FLAT || minimum.step(function).is_none() {
+            break;
+        }
+    }
+    Ok(minimum.point)
 }

@@ -10,6 +10,9 @@ use super::logistic::Dense;
 /// Part of the rows, in sevenths, that holds the kidneys in an axial slice cropped to the body.
 const MIDDLE: [usize; 2] = [2, 6];
 
+/// Width of the hidden layer that tells the higher of two regions.
+pub(crate) const UNITS_OF_HIGHER: usize = 3;
+
 /// Places of a map, `[y][x]`, whose mean is taken channel by channel, once for each region.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Regions {
@@ -33,6 +36,11 @@ impl Regions {
         Self { map, parts: halves.map(|columns| (rows.clone(), columns)).into() }
     }
 
+    /// Number of regions.
+    pub fn len(&self) -> usize {
+        self.parts.len()
+    }
+
     /// Mean of each channel over each region of a map, `[height, width, channels]`.
     pub fn means(&self, map: &[f32]) -> Vec<Vec<f32>> {
         let of_part = |part: &(Range<usize>, Range<usize>)| {
@@ -48,18 +56,30 @@ impl Regions {
 
     /// The mean of what a layer on the means of channels says of each region, as one layer on the map.
     pub fn spread(&self, dense: Dense) -> Dense {
-        let shares = self.shares();
-        let of_class = |row: &[f32]| -> Vec<f32> {
-            shares.iter().flat_map(|share| row.iter().map(move |weight| weight * share)).collect()
-        };
+        let each = vec![1.0 / self.parts.len() as f32; self.parts.len()];
+        let shares = self.shares(&each);
+        let of_class = |row: &[f32]| spread(row, &shares);
         Dense { weights: dense.weights.chunks_exact(self.map.channels).flat_map(of_class).collect(), ..dense }
     }
 
-    /// How much each place counts in the mean of the regions.
-    fn shares(&self) -> Vec<f32> {
+    /// What the higher of two regions says by a layer of two classes on the means of channels, as two layers: a hidden
+    /// one of [`UNITS_OF_HIGHER`] on the map, with ReLU, and one of two classes on that. With a and b for the lead of
+    /// the second class in the regions, the higher lead is a + max(b - a, 0), and a is max(a, 0) - max(-a, 0).
+    pub fn higher(&self, dense: &Dense) -> (Dense, Dense) {
+        let (first, second) = dense.weights.split_at(self.map.channels);
+        let lead: Vec<f32> = second.iter().zip(first).map(|(second, first)| second - first).collect();
+        let bias = dense.bias[1] - dense.bias[0];
+        let units = [[1.0, 0.0], [-1.0, 0.0], [-1.0, 1.0]];
+        let weights = units.iter().flat_map(|unit| spread(&lead, &self.shares(unit))).collect();
+        let hidden = Dense { weights, bias: units.map(|unit: [f32; 2]| bias * (unit[0] + unit[1])).into() };
+        (hidden, Dense { weights: vec![0.0, 0.0, 0.0, 1.0, -1.0, 1.0], bias: vec![0.0, 0.0] })
+    }
+
+    /// How much each place counts where the mean of each region counts so much.
+    fn shares(&self, counts: &[f32]) -> Vec<f32> {
         let mut shares = vec![0.0; self.map.height * self.map.width];
-        for part in &self.parts {
-            let share = 1.0 / (part.0.len() * part.1.len() * self.parts.len()) as f32;
+        for (part, count) in self.parts.iter().zip(counts) {
+            let share = count / (part.0.len() * part.1.len()) as f32;
             for place in self.places(part) {
                 shares[place] += share;
             }
@@ -71,6 +91,11 @@ impl Regions {
         let (columns, width) = (columns.clone(), self.map.width);
         rows.clone().flat_map(move |row| columns.clone().map(move |column| row * width + column))
     }
+}
+
+/// Weights of channels, at each place by its share.
+fn spread(weights: &[f32], shares: &[f32]) -> Vec<f32> {
+    shares.iter().flat_map(|share| weights.iter().map(move |weight| weight * share)).collect()
 }
 
 #[cfg(test)]
@@ -98,6 +123,30 @@ mod tests {
             let means = regions.means(&vec![3.0; height * width]);
             assert_eq!(means, [[3.0], [3.0]], "{height} by {width}");
         }
+    }
+
+    #[test]
+    fn two_layers_say_what_the_higher_half_says() {
+        let dense = Dense { weights: vec![0.5, -0.25, -1.0, 2.0], bias: vec![0.5, -0.25] };
+        let regions = Regions::halves(MAP);
+        let (hidden, output) = regions.higher(&dense);
+        let apply = |layer: &Dense, inputs: &[f32]| -> Vec<f32> {
+            let rows = layer.weights.chunks_exact(inputs.len()).zip(&layer.bias);
+            rows.map(|(row, bias)| row.iter().zip(inputs).map(|(w, x)| w * x).sum::<f32>() + bias).collect()
+        };
+        let (mut left, mut right) = (0, 0);
+        for seed in 0..20 {
+            let map: Vec<f32> = (0..98).map(|at| ((at * at * (seed + 3)) % 29) as f32 / 29.0 - 0.3).collect();
+            let leads: Vec<f32> =
+                regions.means(&map).iter().map(|mean| apply(&dense, mean)).map(|z| z[1] - z[0]).collect();
+            let units: Vec<f32> = apply(&hidden, &map).into_iter().map(|unit| unit.max(0.0)).collect();
+            assert_eq!(units.len(), UNITS_OF_HIGHER);
+            let logits = apply(&output, &units);
+            let (got, expected) = (logits[1] - logits[0], leads[0].max(leads[1]));
+            assert!((got - expected).abs() < 1e-5, "{got}, expected {expected}");
+            *if leads[0] > leads[1] { &mut left } else { &mut right } += 1;
+        }
+        assert!(left > 0 && right > 0, "{left}, {right}");
     }
 
     #[test]

@@ -201,7 +201,7 @@ fn write_model(
     let best = fitted.history[fitted.best_epoch - 1];
     let parts = BundleParts {
         architecture: params.architecture,
-        hidden_units: params.hidden_units,
+        hidden_units: params.head_units(),
         labels: dataset.labels.clone(),
         preprocessing: preprocessing.clone(),
         params: serde_json::to_value(params).map_err(std::io::Error::from)?,
@@ -236,7 +236,7 @@ pub(crate) fn write_keras(
     let file = ModelFile {
         architecture: params.architecture,
         image_size: params.image_size,
-        hidden_units: params.hidden_units,
+        hidden_units: params.head_units(),
         classes,
         weights,
         frozen: trained_part(params) == Trained::Head,
@@ -263,7 +263,7 @@ fn prepared(project: &Project, classes: usize) -> Result<(Preprocessing, Weights
         |architecture: Architecture, [height, width, _]: [usize; 3], hidden: usize, classes: usize| {
             format!("{architecture} for {height}x{width} pixels, {hidden} hidden units, {classes} classes")
         };
-    let expected = describe(params.architecture, params.image_size, params.hidden_units, classes);
+    let expected = describe(params.architecture, params.image_size, params.head_units(), classes);
     let got = describe(model.architecture, model.image_size, model.hidden_units, model.classes);
     if expected != got {
         return Err(TrainError::Prepared { path: path.display().to_string(), expected, got });
@@ -277,7 +277,7 @@ fn layout(params: &Params, classes: usize) -> Layout {
     Layout {
         architecture: params.architecture,
         image_size: params.image_size,
-        hidden_units: params.hidden_units,
+        hidden_units: params.head_units(),
         classes,
     }
 }

@@ -245,7 +245,7 @@ fn a_head_on_cached_features_agrees_with_the_engine_that_serves() {
 
 #[test]
 fn the_head_fitted_to_its_optimum_is_one_that_the_engine_reads_the_same_way() {
-    for pooling in [Pooling::None, Pooling::Avg, Pooling::Halves] {
+    for pooling in [Pooling::None, Pooling::Avg, Pooling::Halves, Pooling::Mil] {
         fitted_head_is_served(pooling);
     }
 }
@@ -261,8 +261,12 @@ fn fitted_head_is_served(pooling: Pooling) {
         ..params()
     };
     let (initial, pipeline) = (initial(&params), pipeline(&params));
-    let layout =
-        Layout { architecture: params.architecture, image_size: [64, 64, 3], hidden_units: 0, classes: 2 };
+    let layout = Layout {
+        architecture: params.architecture,
+        image_size: [64, 64, 3],
+        hidden_units: params.head_units(),
+        classes: 2,
+    };
     let larger = |sample: Sample| Sample { pixels: sample.pixels.repeat(4), ..sample };
     let [train, validation] = [(32, 1), (16, 2)]
         .map(|(count, seed)| samples(count, seed).into_iter().map(larger).collect::<Vec<_>>());
@@ -297,10 +301,22 @@ fn fitted_head_is_served(pooling: Pooling) {
     assert!((served.loss - last.validation_loss).abs() < 1e-5, "{served:?}, {last:?}");
     assert_eq!(fit.run(&Device::flex(), &Silent).unwrap().weights, fitted.weights);
     // 2×2 places of 512 channels, those of a channel side by side; the lower row is the middle one.
-    let head = &fitted.weights.0["head.weight"].values;
+    let key = if pooling == Pooling::Mil { "head.hidden.weight" } else { "head.weight" };
+    let head = &fitted.weights.0[key].values;
     let all = |holds: fn(&[f32]) -> bool| head.chunks_exact(4).all(holds);
     let uniform = |places: &[f32]| places.windows(2).all(|pair| pair[0].to_bits() == pair[1].to_bits());
     assert_eq!(all(uniform), pooling == Pooling::Avg);
     let lower = |places: &[f32]| places[..2] == [0.0; 2] && places[2].to_bits() == places[3].to_bits();
     assert_eq!(all(lower), pooling == Pooling::Halves);
+    if pooling == Pooling::Mil {
+        let rows: Vec<&[f32]> = head.chunks_exact(2048).collect();
+        assert_eq!(rows.len(), 3);
+        // The left half, the same with its sign turned, and how far the right one leads it.
+        let places = rows[0].chunks_exact(4).zip(rows[1].chunks_exact(4)).zip(rows[2].chunks_exact(4));
+        for ((left, turned), lead) in places {
+            let [.., weight, _] = *left else { panic!("{left:?}") };
+            let expected = [[0.0, 0.0, weight, 0.0], [0.0, 0.0, -weight, 0.0], [0.0, 0.0, -weight, weight]];
+            assert_eq!([left, turned, lead], expected);
+        }
+    }
 }
