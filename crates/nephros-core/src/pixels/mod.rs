@@ -8,6 +8,7 @@ mod jpeg;
 mod raster;
 mod resize;
 mod tiff;
+mod webp;
 
 pub(crate) use body::{Bounds, TISSUE, crop_about, find_body};
 pub use body::{Crop, Frame, cut, tissue_box};

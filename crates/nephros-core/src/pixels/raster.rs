@@ -11,7 +11,7 @@ use super::{
     RgbImage,
     decode::Limits,
     error::{DecodeError, Format},
-    tiff,
+    tiff, webp,
 };
 
 /// Beside the pixels, for tables, metadata and the decoders' own buffers.
@@ -22,8 +22,10 @@ const MAX_BYTES_PER_PIXEL: u64 = 8;
 /// Decodes the first picture of a PNG, BMP, TIFF or WebP file.
 pub(super) fn decode(bytes: &[u8], format: Format, limits: Limits) -> Result<RgbImage, DecodeError> {
     let fail = |error| from_image_error(format, error);
-    if format == Format::Tiff {
-        tiff::check(bytes).map_err(|detail| DecodeError::Corrupt { format, detail })?;
+    match format {
+        Format::Tiff => tiff::check(bytes).map_err(|detail| DecodeError::Corrupt { format, detail })?,
+        Format::WebP => webp::check(bytes, limits)?,
+        _ => {}
     }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), image_format(format));
     reader.limits(memory(limits));
