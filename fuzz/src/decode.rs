@@ -15,7 +15,7 @@ pub fn run(data: &[u8]) {
     assert!(width * height <= MAX_PIXELS, "{width}×{height} pixels were decoded");
     // What a decoder leaves unwritten is whatever was in memory.
     assert!(decode().is_ok_and(|again| again == image), "the same bytes give two pictures");
-    for crop in [Crop::None, Crop::Body] {
+    for crop in [Crop::None, Crop::Body, Crop::Band] {
         let preprocessing =
             Preprocessing { crop, ..Preprocessing::new([16, 24, 3], Normalization::Torchvision) };
         check(&preprocessing, &image);

@@ -22,6 +22,8 @@ def prepare(image, preprocessing):
         pixels = crop_to_body(pixels)
     elif preprocessing.get("crop") == "band":
         pixels = crop_to_band(pixels, height / width)
+    elif "crop" in preprocessing:
+        raise ValueError(f"crop: expected body or band, got {preprocessing['crop']}; is this file up to date?")
     filters = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
     pixels = pixels.resize((width, height), filters[preprocessing["resample"]])
     return normalize(np.asarray(pixels, np.float32), preprocessing["normalization"])

@@ -1,5 +1,7 @@
 //! What was predicted, and what readers say about it; kept by a ledger.
 
+use std::time::Instant;
+
 use axum::{
     Json,
     body::Body,
@@ -30,7 +32,7 @@ const LONGEST_READER: usize = 200;
 impl From<LedgerError> for ApiError {
     fn from(error: LedgerError) -> Self {
         match error {
-            LedgerError::Unavailable(source) => Self::StoreUnavailable(source),
+            LedgerError::Unavailable(source) => Self::StoreUnavailable(Some(source)),
             LedgerError::NoSuchReceipt => Self::Missing(Code::NoSuchReceipt),
         }
     }
@@ -72,8 +74,9 @@ pub(crate) async fn feedback(
     check(&feedback)?;
     let ledger = state.ledger().ok_or(ApiError::Missing(Code::NoHistory))?;
     state.recording().check_known()?;
+    let begun = Instant::now();
     let stored = ledger.feedback(&receipt, &feedback).await;
-    state.recording().note(ledger, &stored);
+    state.recording().note(ledger, begun, &stored);
     stored?;
     Ok(StatusCode::NO_CONTENT)
 }

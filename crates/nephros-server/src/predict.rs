@@ -372,15 +372,17 @@ impl Desk {
             refer: read.refer.clone(),
             reasons: answered.classified.reasons.clone(),
         };
+        // It may be known by now.
+        self.state.recording().check_known()?;
         let begun = Instant::now();
         let recorded = ledger.record(&record).await;
-        self.state.recording().note(ledger, &recorded);
+        self.state.recording().note(ledger, begun, &recorded);
         if let Some(span) = &self.span {
             span.recorded(record.time, begun.elapsed(), recorded.is_ok());
         }
         match recorded {
             Ok(receipt) => Ok(Some(receipt)),
-            Err(LedgerError::Unavailable(source)) => Err(ApiError::StoreUnavailable(source)),
+            Err(LedgerError::Unavailable(source)) => Err(ApiError::StoreUnavailable(Some(source))),
             Err(error @ LedgerError::NoSuchReceipt) => Err(ApiError::Internal(error.into())),
         }
     }

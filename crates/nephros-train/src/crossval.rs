@@ -17,6 +17,7 @@ use crate::{
         AbstentionScores, CalibrationScores, Doubt,
         interval::{Intervals, Resampler, bootstrap},
         metrics::{Metrics, Predictions},
+        table,
     },
     files::write_atomic,
     manifest::{ManifestError, Record},
@@ -27,7 +28,8 @@ use crate::{
     train::{TrainError, data::read_images},
 };
 
-/// What cross-validation found; written to `artifacts/crossval/crossval.json`.
+/// What cross-validation found; written to `artifacts/crossval/crossval.json`, and beside it the answers for all images,
+/// before calibration, to `predictions.csv`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Crossval {
     /// Of all images together, each scored by the model of its fold.
@@ -228,8 +230,14 @@ pub fn crossval(
     };
     let Findings { gap, controls } = case.examine(checks.controls, progress)?;
     let result = Crossval { gap, controls, ..pool(dataset, params, (unit, &rounds), &answers, results) };
-    let path = project.path(&project.config.artifacts_root).join("crossval/crossval.json");
-    write_atomic(&path, &serde_json::to_vec_pretty(&result).map_err(io::Error::from)?)?;
+    let folder = project.path(&project.config.artifacts_root).join("crossval");
+    let fold_of = doubt::fold_of(&rounds, members.len());
+    let table = table(&dataset.labels, &members, &answers, Some(&fold_of))?;
+    write_atomic(&folder.join("predictions.csv"), &table)?;
+    write_atomic(
+        &folder.join("crossval.json"),
+        &serde_json::to_vec_pretty(&result).map_err(io::Error::from)?,
+    )?;
     Ok(result)
 }
 

@@ -204,7 +204,7 @@ fn a_head_on_means_is_fitted_by_lbfgs_alone() {
 }
 
 #[test]
-fn the_higher_half_is_told_of_two_classes() {
+fn the_sicker_half_is_told_of_two_classes() {
     let classes = |classes: &str| {
         let keys = REFERENCE_PARAMS.replace("CLASSES: 2", classes);
         assert!(keys.contains(classes));

@@ -145,8 +145,8 @@ several classes, several known patients or several of the folders train, validat
     /// Score every image once, by a model that never saw its patient
     ///
     /// Trains one model a fold with the parameters of params.yaml, and writes
-    /// artifacts/crossval/crossval.json. --gap trains as many models again, --controls three times as
-    /// many.
+    /// artifacts/crossval/crossval.json and, image by image, predictions.csv beside it. --gap trains as
+    /// many models again, --controls three times as many.
     #[command(after_help = "Examples:
   nephros crossval --folds 5
   nephros crossval --folds 5 --gap --controls

@@ -43,6 +43,16 @@ fn only_what_is_missing_is_added() {
 }
 
 #[test]
+fn what_shapes_the_network_prepares_it_anew() {
+    let pipeline = Folder::project().read("dvc.yaml");
+    let (_, stage) = pipeline.split_once("  prepare_base_model:").unwrap();
+    let (stage, _) = stage.split_once("  training:").unwrap();
+    for key in ["ARCHITECTURE", "CLASSES", "HIDDEN_UNITS", "IMAGE_SIZE", "POOLING"] {
+        assert!(stage.contains(&format!("      - {key}\n")), "{key}");
+    }
+}
+
+#[test]
 fn a_file_is_no_place_for_a_project() {
     let folder = Folder::new();
     folder.write("taken", "");

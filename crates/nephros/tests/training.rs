@@ -155,6 +155,19 @@ fn a_gap_and_controls_stand_beside_the_scores_and_do_not_outlast_them() {
         (&result["gap"]["random_split"]["n"], result["controls"].as_array().unwrap().len()),
         (&json!(40), 1)
     );
+    let table = folder.read("artifacts/crossval/predictions.csv");
+    let mut rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(rows.remove(0), ["path", "patient", "class", "fold", "predicted", "Normal", "Tumor"]);
+    let right = rows.iter().filter(|row| row[2] == row[4]).count();
+    assert_eq!((json!(right as f64 / 40.0), rows.len()), (result["accuracy"].clone(), 40));
+    for (fold, found) in result["folds"].as_array().unwrap().iter().enumerate() {
+        let mut patients: Vec<&str> =
+            rows.iter().filter(|row| row[3] == (fold + 1).to_string()).map(|row| row[1]).collect();
+        patients.dedup();
+        patients.sort_unstable();
+        patients.dedup();
+        assert_eq!(json!(patients), found["patients"]);
+    }
     // A random split has no gap to a random split.
     let params = folder.read("params.yaml");
     folder.write("params.yaml", format!("{params}SPLIT_BY: random\n"));

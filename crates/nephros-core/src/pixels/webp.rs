@@ -1,7 +1,7 @@
 //! A look at the frames of a WebP before its decoder believes them.
 //!
-//! An extended file says its size once for the canvas and once in each lossy frame. The decoder makes room for what the
-//! frame says before it compares the two.
+//! An extended file says its size once for the canvas and once in each lossy frame. The decoder makes room for what
+//! the frame says before it compares the two.
 
 use super::{
     decode::Limits,
@@ -56,15 +56,15 @@ mod tests {
 
     const LIMITS: Limits = Limits { max_pixels: 1000 };
 
-    fn chunk(name: &[u8; 4], payload: &[u8]) -> Vec<u8> {
-        let mut bytes = [&name[..], &(payload.len() as u32).to_le_bytes(), payload].concat();
+    fn chunk(name: &str, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = [name.as_bytes(), &(payload.len() as u32).to_le_bytes(), payload].concat();
         bytes.resize(bytes.len().next_multiple_of(2), 0);
         bytes
     }
 
     fn lossy(width: u16, height: u16) -> Vec<u8> {
         let sides = [width.to_le_bytes(), height.to_le_bytes()].concat();
-        chunk(b"VP8 ", &[&[0x10, 0, 0], &START_CODE[..], &sides].concat())
+        chunk("VP8 ", &[&[0x10, 0, 0], &START_CODE[..], &sides].concat())
     }
 
     fn file(chunks: &[Vec<u8>]) -> Vec<u8> {
@@ -81,14 +81,14 @@ mod tests {
     #[test]
     fn a_frame_is_not_larger_than_an_image_may_be() {
         // The two highest bits say how to scale.
-        assert!(!too_large(&[lossy(50, 20)]) && !too_large(&[lossy(50 | 0x4000, 20 | 0x8000)]));
+        assert!(!too_large(&[lossy(50, 20)]) && !too_large(&[lossy(0x4000 + 50, 0x8000 + 20)]));
         assert!(too_large(&[lossy(50, 21)]));
         // Behind the small canvas, alpha of an odd length, and metadata.
-        let canvas = chunk(b"VP8X", &[0x10, 0, 0, 0, 1, 0, 0, 1, 0, 0]);
-        let alpha = chunk(b"ALPH", &[0; 7]);
+        let canvas = chunk("VP8X", &[0x10, 0, 0, 0, 1, 0, 0, 1, 0, 0]);
+        let alpha = chunk("ALPH", &[0; 7]);
         assert!(too_large(&[canvas.clone(), alpha.clone(), lossy(16_000, 16_000)]));
         // In an animation's frame, also behind another.
-        let frame = |inner: &[Vec<u8>]| chunk(b"ANMF", &[vec![0; OF_FRAME], inner.concat()].concat());
+        let frame = |inner: &[Vec<u8>]| chunk("ANMF", &[vec![0; OF_FRAME], inner.concat()].concat());
         let (small, large) = (frame(&[lossy(2, 2)]), frame(&[alpha, lossy(16_000, 16_000)]));
         assert!(!too_large(&[canvas.clone(), small.clone()]));
         assert!(too_large(&[canvas, small, large]));
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_or_nested_is_left_to_the_decoder() {
-        let whole = file(&[chunk(b"ALPH", &[0; 7]), lossy(16_000, 16_000)]);
+        let whole = file(&[chunk("ALPH", &[0; 7]), lossy(16_000, 16_000)]);
         // The sides end 10 bytes into the frame's chunk.
         let needed = whole.len();
         assert!(check(&whole, LIMITS).is_err());
@@ -105,9 +105,9 @@ mod tests {
         }
         let mut nested = vec![0; OF_FRAME];
         for _ in 0..1000 {
-            nested = [vec![0; OF_FRAME], chunk(b"ANMF", &nested)].concat();
+            nested = [vec![0; OF_FRAME], chunk("ANMF", &nested)].concat();
         }
-        assert!(!too_large(&[chunk(b"ANMF", &nested)]));
+        assert!(!too_large(&[chunk("ANMF", &nested)]));
     }
 
     #[test]

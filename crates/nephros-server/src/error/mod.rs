@@ -179,9 +179,10 @@ pub enum ApiError {
     /// See [`Code::NotReady`].
     #[error("the server is starting or stopping, or has no model")]
     NotReady,
-    /// See [`Code::StoreUnavailable`]; the source goes to the log only.
+    /// See [`Code::StoreUnavailable`]; the source goes to the log only. Without one it was told before: a fault that
+    /// is known refuses whoever comes, as fast as they come.
     #[error("predictions cannot be recorded now, so none are made")]
-    StoreUnavailable(#[source] BoxError),
+    StoreUnavailable(#[source] Option<BoxError>),
 }
 
 /// An error and its sources in a line.
@@ -295,7 +296,7 @@ impl ApiError {
     pub(crate) fn chain(&self) -> Option<String> {
         let ours = self.code().status().is_server_error() || matches!(self, Self::UnusableModel { .. });
         // A server that starts or has no model yet says so to whoever asks, again and again.
-        if !ours || matches!(self, Self::NotReady) {
+        if !ours || matches!(self, Self::NotReady | Self::StoreUnavailable(None)) {
             return None;
         }
         Some(chain(self))

@@ -7,7 +7,7 @@ use nephros_core::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::train::UNITS_OF_HIGHER;
+use crate::train::UNITS_OF_LARGER;
 
 /// The whole file. The first eight keys are the reference's and have no default; ours do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -142,7 +142,7 @@ impl Params {
     /// Width of the hidden layer that the head has: that of `HIDDEN_UNITS`, or of what [`Pooling::Mil`] is told by.
     pub fn head_units(&self) -> usize {
         match self.pooling {
-            Pooling::Mil => UNITS_OF_HIGHER,
+            Pooling::Mil => UNITS_OF_LARGER,
             Pooling::None | Pooling::Avg | Pooling::Halves => self.hidden_units,
         }
     }

@@ -2,7 +2,7 @@
 
 use nephros_core::{
     digest::sha256,
-    pixels::{Crop, Frame, RgbImage, tissue_box},
+    pixels::{Crop, Frame, RgbImage, cut, tissue_box},
     preprocessing::Preprocessing,
 };
 
@@ -30,15 +30,16 @@ const BODY: f64 = 1.04;
 const CENTRE: f64 = 0.85;
 
 impl Mask {
-    /// Crops as the preprocessing says, hides, and resizes. The crop is that of the image as it was.
+    /// Hides, then crops and resizes as the preprocessing says. What is hidden and what is cropped is told by the
+    /// image as it was, so that every crop loses the same part of the body.
     pub fn resize(self, image: &RgbImage, preprocessing: &Preprocessing) -> RgbImage {
-        let masked = self.hide(&preprocessing.crop(image));
+        let masked = cut(&self.hide(image), preprocessing.frame(image));
         Preprocessing { crop: Crop::None, ..preprocessing.clone() }.resize(&masked)
     }
 
     /// A name for the masked form of the image of this digest.
     pub fn name_of(self, sha256_of_image: &str) -> String {
-        sha256(format!("{self:?} {} hidden in {sha256_of_image}", self.part()).as_bytes())
+        sha256(format!("{self:?} {} hidden, then cropped, in {sha256_of_image}", self.part()).as_bytes())
     }
 
     /// Of the width and height of the tissue's box.

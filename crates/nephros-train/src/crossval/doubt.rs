@@ -68,7 +68,7 @@ fn readings(
 }
 
 /// The fold that tests each image.
-fn fold_of(rounds: &[Split], images: usize) -> Vec<usize> {
+pub(super) fn fold_of(rounds: &[Split], images: usize) -> Vec<usize> {
     let mut fold_of = vec![0; images];
     for (fold, split) in rounds.iter().enumerate() {
         for image in split.indices(Subset::Test) {

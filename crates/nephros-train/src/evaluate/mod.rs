@@ -11,4 +11,5 @@ pub use doubt::{AbstentionScores, Before, CalibrationScores};
 pub(crate) use doubt::{Doubt, abstention_scores, calibration_scores};
 pub use gate::{SplitFacts, gate};
 pub use reliability::{BINS, Bin};
+pub(crate) use stage::table;
 pub use stage::{EvaluateError, Scores, evaluate};

@@ -384,6 +384,29 @@ fn warning(split: &Split, split_by: SplitBy) -> Option<String> {
     }
 }
 
+/// Each image with its label and its probabilities as CSV; with the fold that scored it, counted from 1, where there
+/// are folds.
+pub(crate) fn table(
+    labels: &[String],
+    members: &[(&Record, usize)],
+    predictions: &Predictions,
+    fold_of: Option<&[usize]>,
+) -> io::Result<Vec<u8>> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let mut header = vec!["path", "patient", "class"];
+    header.extend(fold_of.map(|_| "fold"));
+    header.push("predicted");
+    writer.write_record(header.into_iter().chain(labels.iter().map(String::as_str)))?;
+    let rows = members.iter().zip(predictions.predicted()).zip(&predictions.probabilities);
+    for (image, (((record, label), predicted), probabilities)) in rows.enumerate() {
+        let mut row = vec![record.path.clone(), record.patient.clone(), labels[*label].clone()];
+        row.extend(fold_of.map(|fold_of| (fold_of[image] + 1).to_string()));
+        row.push(labels[predicted].clone());
+        writer.write_record(row.into_iter().chain(probabilities.iter().map(f32::to_string)))?;
+    }
+    finish(writer)
+}
+
 fn write_predictions(
     project: &Project,
     labels: &[String],
@@ -391,15 +414,7 @@ fn write_predictions(
     predictions: &Predictions,
 ) -> io::Result<()> {
     let folder = evaluation_dir(project);
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let header = ["path", "patient", "class", "predicted"].map(String::from).into_iter();
-    writer.write_record(header.chain(labels.iter().cloned()))?;
-    let rows = members.iter().zip(predictions.predicted()).zip(&predictions.probabilities);
-    for (((record, label), predicted), probabilities) in rows {
-        let named = [&record.path, &record.patient, &labels[*label], &labels[predicted]].map(String::clone);
-        writer.write_record(named.into_iter().chain(probabilities.iter().map(f32::to_string)))?;
-    }
-    write_atomic(&folder.join("predictions.csv"), &finish(writer)?)?;
+    write_atomic(&folder.join("predictions.csv"), &table(labels, members, predictions, None)?)?;
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(std::iter::once(&"class".to_owned()).chain(labels))?;
     for (label, row) in labels.iter().zip(predictions.confusion(labels.len())) {

@@ -1,4 +1,5 @@
-//! Minimising a smooth convex function by limited-memory BFGS.
+//! Minimising a function by limited-memory BFGS: to its minimum where it is smooth and convex; elsewhere to a point near
+//! by from which no step along its slope brings it down.
 //!
 //! Source: Liu and Nocedal, On the limited memory BFGS method for large scale optimization, 1989.
 
@@ -110,7 +111,7 @@ impl Minimum {
         let step = difference(point, &self.point);
         let change = difference(&slope.gradient, &self.slope.gradient);
         let curvature = dot(&step, &change);
-        // Rounding may bend a flat function the wrong way.
+        // Where the function bends the wrong way, as rounding may make a flat one, there is no curvature to learn.
         if curvature <= f64::EPSILON * (dot(&step, &step) * dot(&change, &change)).sqrt() {
             return;
         }

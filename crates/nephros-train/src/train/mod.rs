@@ -25,7 +25,7 @@ pub use features::{FeatureStore, Key};
 pub use fit::{Fit, Fitted};
 pub use inputs::Inputs;
 pub use network::{Classifier, Layout, Trained};
-pub(crate) use regions::UNITS_OF_HIGHER;
+pub(crate) use regions::UNITS_OF_LARGER;
 pub use sampling::Sampler;
 pub(crate) use stage::write_keras;
 pub use stage::{TrainSummary, cached_features, class_weights, train, trained_part};

@@ -105,7 +105,7 @@ impl Fit<'_> {
         match (self.regions(), self.params.pooling) {
             (None, _) => export_head(self.layout, "head", dense, &mut head),
             (Some(regions), Pooling::Mil) => {
-                let (hidden, output) = regions.higher(&dense);
+                let (hidden, output) = regions.larger(&dense);
                 export_head(self.layout, "head.hidden", hidden, &mut head);
                 export_dense("head", output, &mut head);
             }

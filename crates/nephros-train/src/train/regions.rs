@@ -7,11 +7,12 @@ use nephros_core::input_gate::pooled_features;
 
 use super::logistic::Dense;
 
-/// Part of the rows, in sevenths, that holds the kidneys in an axial slice cropped to the body.
+/// Part of the rows, in sevenths, that holds the kidneys in an axial slice cropped to the body. In a band they may be
+/// in any row, and these are the rows in which little else is.
 const MIDDLE: [usize; 2] = [2, 6];
 
-/// Width of the hidden layer that tells the higher of two regions.
-pub(crate) const UNITS_OF_HIGHER: usize = 3;
+/// Width of the hidden layer that tells the larger of two leads.
+pub(crate) const UNITS_OF_LARGER: usize = 3;
 
 /// Places of a map, `[y][x]`, whose mean is taken channel by channel, once for each region.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,10 +63,10 @@ impl Regions {
         Dense { weights: dense.weights.chunks_exact(self.map.channels).flat_map(of_class).collect(), ..dense }
     }
 
-    /// What the higher of two regions says by a layer of two classes on the means of channels, as two layers: a hidden
-    /// one of [`UNITS_OF_HIGHER`] on the map, with ReLU, and one of two classes on that. With a and b for the lead of
-    /// the second class in the regions, the higher lead is a + max(b - a, 0), and a is max(a, 0) - max(-a, 0).
-    pub fn higher(&self, dense: &Dense) -> (Dense, Dense) {
+    /// Of two regions, what that one says in which the second class leads by more, by a layer of two classes on the
+    /// means of channels: as two layers, a hidden one of [`UNITS_OF_LARGER`] on the map, with ReLU, and one of two
+    /// classes on that. With a and b for the leads, the larger is a + max(b - a, 0), and a is max(a, 0) - max(-a, 0).
+    pub fn larger(&self, dense: &Dense) -> (Dense, Dense) {
         let (first, second) = dense.weights.split_at(self.map.channels);
         let lead: Vec<f32> = second.iter().zip(first).map(|(second, first)| second - first).collect();
         let bias = dense.bias[1] - dense.bias[0];
@@ -126,10 +127,10 @@ mod tests {
     }
 
     #[test]
-    fn two_layers_say_what_the_higher_half_says() {
+    fn two_layers_say_what_the_half_with_the_larger_lead_says() {
         let dense = Dense { weights: vec![0.5, -0.25, -1.0, 2.0], bias: vec![0.5, -0.25] };
         let regions = Regions::halves(MAP);
-        let (hidden, output) = regions.higher(&dense);
+        let (hidden, output) = regions.larger(&dense);
         let apply = |layer: &Dense, inputs: &[f32]| -> Vec<f32> {
             let rows = layer.weights.chunks_exact(inputs.len()).zip(&layer.bias);
             rows.map(|(row, bias)| row.iter().zip(inputs).map(|(w, x)| w * x).sum::<f32>() + bias).collect()
@@ -140,7 +141,7 @@ mod tests {
             let leads: Vec<f32> =
                 regions.means(&map).iter().map(|mean| apply(&dense, mean)).map(|z| z[1] - z[0]).collect();
             let units: Vec<f32> = apply(&hidden, &map).into_iter().map(|unit| unit.max(0.0)).collect();
-            assert_eq!(units.len(), UNITS_OF_HIGHER);
+            assert_eq!(units.len(), UNITS_OF_LARGER);
             let logits = apply(&output, &units);
             let (got, expected) = (logits[1] - logits[0], leads[0].max(leads[1]));
             assert!((got - expected).abs() < 1e-5, "{got}, expected {expected}");

@@ -32,7 +32,7 @@ use super::{
 use crate::{
     augment::AugmentationRanges,
     calibrate::{self, Measured},
-    config::{ClassWeights, Optimizer, Params, Sampling},
+    config::{ClassWeights, Optimizer, Params, Pooling, Sampling},
     input_gate::{self, Seen, Validation, measure},
     phantom::golden_images,
     progress::{Progress, Training, Unit, check},
@@ -89,6 +89,9 @@ pub fn train(project: &Project, progress: &dyn Progress) -> Result<TrainSummary,
     let (preprocessing, initial) = prepared(project, dataset.labels.len())?;
     let layout = layout(params, dataset.labels.len());
     let trained = trained_part(params);
+    if params.pooling == Pooling::Mil {
+        tracing::info!("of two halves the one that looks more like `{}` answers", dataset.labels[1]);
+    }
     let pipeline = pipeline(params, &preprocessing);
     let [train_records, validation_records] =
         [Subset::Train, Subset::Validation].map(|subset| dataset.subset(&split, subset));

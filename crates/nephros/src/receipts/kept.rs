@@ -55,7 +55,11 @@ impl Ledger for Kept {
             let about: ReceiptId = receipt.parse().map_err(refused)?;
             let Feedback { verdict, label, comment, reader } = feedback.clone();
             let verdict = store::Verdict { opinion: opinion(verdict), label, reader, comment };
-            self.store.feedback(&about, verdict).await.map(drop).map_err(refused)
+            let told = self.store.feedback(&about, verdict).await.map(drop).map_err(refused);
+            if matches!(told, Err(LedgerError::Unavailable(_))) {
+                self.failing.store(true, Ordering::Release);
+            }
+            told
         })
     }
 }
