@@ -12,8 +12,8 @@ use crate::{
 
 /// How long an answer holds: whoever asks for it has no token, and each costs a question to the database.
 const HOLDS: Duration = Duration::from_secs(1);
-/// How long the task that asks again waits for an answer. Ledgers have limits of their own, but nothing else ends an
-/// outage.
+/// How long the task that asks again waits for an answer. Ledgers have limits of their own, but nothing else
+/// ends an outage.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What the ledger said last, of a record or of a question.

@@ -28,8 +28,8 @@ use crate::{
     train::{TrainError, data::read_images},
 };
 
-/// What cross-validation found; written to `artifacts/crossval/crossval.json`, and beside it the answers for all images,
-/// before calibration, to `predictions.csv`.
+/// What cross-validation found; written to `artifacts/crossval/crossval.json`, and beside it the answers for
+/// all images, before calibration, to `predictions.csv`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Crossval {
     /// Of all images together, each scored by the model of its fold.

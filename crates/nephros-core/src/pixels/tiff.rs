@@ -7,8 +7,8 @@ use std::ops::RangeInclusive;
 /// Values of one entry that the decoder reads, at most. Strips of one row each have as many offsets as the image
 /// has rows.
 const MOST_VALUES: u64 = 1 << 20;
-/// Entries that say how the picture lies in the file, of TIFF 6.0 and its supplements. The decoder reads no other, so
-/// those may be as long as they like: XMP, profiles, notes of makers.
+/// Entries that say how the picture lies in the file, of TIFF 6.0 and its supplements. The decoder reads no
+/// other, so those may be as long as they like: XMP, profiles, notes of makers.
 const OF_THE_PICTURE: [RangeInclusive<u64>; 2] = [254..=347, 512..=532];
 /// Of these, names and descriptions; microscopes write theirs in megabytes.
 const DESCRIPTIONS: [u64; 10] = [269, 270, 271, 272, 285, 305, 306, 315, 316, 333];

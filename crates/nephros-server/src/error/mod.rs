@@ -179,8 +179,8 @@ pub enum ApiError {
     /// See [`Code::NotReady`].
     #[error("the server is starting or stopping, or has no model")]
     NotReady,
-    /// See [`Code::StoreUnavailable`]; the source goes to the log only. Without one it was told before: a fault that
-    /// is known refuses whoever comes, as fast as they come.
+    /// See [`Code::StoreUnavailable`]; the source goes to the log only. Without one it was told before: a fault
+    /// that is known refuses whoever comes, as fast as they come.
     #[error("predictions cannot be recorded now, so none are made")]
     StoreUnavailable(#[source] Option<BoxError>),
 }

@@ -190,7 +190,8 @@ mod tests {
             let power = 1.0 / least(&predictions, &groups);
             1.0 / (1.0 + (-lead * power).exp())
         };
-        // patients * lead / (1 + exp(power * lead)) = 2 ln(power) / power at powers of 2.029 and 6.694 (by bisection).
+        // patients * lead / (1 + exp(power * lead)) = 2 ln(power) / power at powers of 2.029 and 6.694 (by
+        // bisection).
         assert!((of(6, 1.0) - 0.8838).abs() < 0.0005, "{}", of(6, 1.0));
         assert!((of(16, 0.3) - 0.8817).abs() < 0.0005, "{}", of(16, 0.3));
     }

@@ -185,9 +185,9 @@ impl Hint for EvaluateError {
     }
 }
 
-/// Scores the bundle of a project, asks what `checks` says beside it, and writes `scores.json`, and below `evaluation`
-/// `predictions.csv`, `confusion_matrix.csv`, `gate.json` and the files of the report. The verdict goes into the bundle too,
-/// last of all: a bundle that holds one has scores.
+/// Scores the bundle of a project, asks what `checks` says beside it, and writes `scores.json`, and below
+/// `evaluation` `predictions.csv`, `confusion_matrix.csv`, `gate.json` and the files of the report. The verdict
+/// goes into the bundle too, last of all: a bundle that holds one has scores.
 ///
 /// # Errors
 /// See [`EvaluateError`].
@@ -384,8 +384,8 @@ fn warning(split: &Split, split_by: SplitBy) -> Option<String> {
     }
 }
 
-/// Each image with its label and its probabilities as CSV; with the fold that scored it, counted from 1, where there
-/// are folds.
+/// Each image with its label and its probabilities as CSV; with the fold that scored it, counted from 1, where
+/// there are folds.
 pub(crate) fn table(
     labels: &[String],
     members: &[(&Record, usize)],

@@ -1,5 +1,5 @@
-//! Minimising a function by limited-memory BFGS: to its minimum where it is smooth and convex; elsewhere to a point near
-//! by from which no step along its slope brings it down.
+//! Minimising a function by limited-memory BFGS: to its minimum where it is smooth and convex; elsewhere to a
+//! point near by from which no step along its slope brings it down.
 //!
 //! Source: Liu and Nocedal, On the limited memory BFGS method for large scale optimization, 1989.
 

@@ -98,8 +98,8 @@ impl<'a> Logistic<'a> {
         Self { rows, classes, mean, scale, penalty, smoothing, rows_of_view, answer: Answer::Each }
     }
 
-    /// The same with other rows that answer. Where the highest does the loss is not convex, and has a kink where two are
-    /// equally high; it is begun where each has learned for itself.
+    /// The same with other rows that answer. Where the highest does the loss is not convex, and has a kink
+    /// where two are equally high; it is begun where each has learned for itself.
     pub fn answered_by(self, answer: Answer) -> Self {
         Self { answer, ..self }
     }

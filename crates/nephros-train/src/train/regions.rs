@@ -7,8 +7,8 @@ use nephros_core::input_gate::pooled_features;
 
 use super::logistic::Dense;
 
-/// Part of the rows, in sevenths, that holds the kidneys in an axial slice cropped to the body. In a band they may be
-/// in any row, and these are the rows in which little else is.
+/// Part of the rows, in sevenths, that holds the kidneys in an axial slice cropped to the body. In a band they
+/// may be in any row, and these are the rows in which little else is.
 const MIDDLE: [usize; 2] = [2, 6];
 
 /// Width of the hidden layer that tells the larger of two leads.
@@ -63,9 +63,10 @@ impl Regions {
         Dense { weights: dense.weights.chunks_exact(self.map.channels).flat_map(of_class).collect(), ..dense }
     }
 
-    /// Of two regions, what that one says in which the second class leads by more, by a layer of two classes on the
-    /// means of channels: as two layers, a hidden one of [`UNITS_OF_LARGER`] on the map, with ReLU, and one of two
-    /// classes on that. With a and b for the leads, the larger is a + max(b - a, 0), and a is max(a, 0) - max(-a, 0).
+    /// Of two regions, what that one says in which the second class leads by more, by a layer of two classes on
+    /// the means of channels: as two layers, a hidden one of [`UNITS_OF_LARGER`] on the map, with ReLU, and one
+    /// of two classes on that. With a and b for the leads, the larger is a + max(b - a, 0), and a is max(a, 0)
+    /// - max(-a, 0).
     pub fn larger(&self, dense: &Dense) -> (Dense, Dense) {
         let (first, second) = dense.weights.split_at(self.map.channels);
         let lead: Vec<f32> = second.iter().zip(first).map(|(second, first)| second - first).collect();
