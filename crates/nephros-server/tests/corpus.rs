@@ -9,6 +9,7 @@
 )]
 
 use std::{
+    io::Read as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -28,6 +29,21 @@ fn files(kind: &str, target: &str) -> Vec<PathBuf> {
     files
 }
 
+/// What a run of the fuzzer has reached more with, by name, from the archive of a target that has one.
+fn kept(target: &str) -> Vec<(String, Vec<u8>)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(format!("{target}.zip"));
+    let Ok(file) = fs_err::File::open(path) else { return Vec::new() };
+    let mut archive = zip::ZipArchive::new(file).unwrap();
+    let entries = archive.len();
+    let input = |index| {
+        let mut entry = archive.by_index(index).unwrap();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        (format!("{target}.zip: {}", entry.name().unwrap()), bytes)
+    };
+    (0..entries).map(input).collect()
+}
+
 /// One at a time: a process has one hook for panics.
 static REPLAY: Mutex<()> = Mutex::new(());
 
@@ -40,12 +56,13 @@ fn replay(target: &str) {
     let corpus = files("corpus", target);
     assert!(!corpus.is_empty(), "`fuzz/corpus/{target}` is empty");
     let mut found = Vec::new();
-    for file in corpus.into_iter().chain(files("findings", target)) {
-        let input = fs_err::read(&file).unwrap();
+    let whole = corpus.into_iter().chain(files("findings", target));
+    let whole = whole.map(|file| (file.display().to_string(), fs_err::read(&file).unwrap()));
+    for (file, input) in whole.chain(kept(target)) {
         let ended = std::panic::catch_unwind(|| run(&input)).is_ok();
         let panics = std::mem::take(&mut *panics.lock().unwrap());
         if !ended || !panics.is_empty() {
-            found.push(format!("`{}`: {panics:?}", file.display()));
+            found.push(format!("`{file}`: {panics:?}"));
         }
     }
     drop(std::panic::take_hook());
