@@ -33,7 +33,11 @@ impl Mask {
     /// Hides, then crops and resizes as the preprocessing says. What is hidden and what is cropped is told by the
     /// image as it was, so that every crop loses the same part of the body.
     pub fn resize(self, image: &RgbImage, preprocessing: &Preprocessing) -> RgbImage {
-        let masked = cut(&self.hide(image), preprocessing.frame(image));
+        let hidden = self.hide(image);
+        let masked = match preprocessing.crop {
+            Crop::None => hidden,
+            Crop::Body | Crop::Band => cut(&hidden, preprocessing.frame(image)),
+        };
         Preprocessing { crop: Crop::None, ..preprocessing.clone() }.resize(&masked)
     }
 

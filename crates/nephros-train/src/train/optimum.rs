@@ -31,7 +31,7 @@ impl Fit<'_> {
         let mut regression = self.regression();
         let mut start = vec![0.0; regression.len()];
         if self.params.pooling == Pooling::Mil {
-            // Which half is the higher one is told by where both lead that learn on their own.
+            // Which half of a slice answers is told, to begin with, by weights that both learned on their own.
             start = optimum(&regression, start, epochs, progress)?;
             regression = regression.answered_by(Answer::Highest);
         }

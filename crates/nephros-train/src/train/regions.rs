@@ -65,8 +65,8 @@ impl Regions {
 
     /// Of two regions, what that one says in which the second class leads by more, by a layer of two classes on
     /// the means of channels: as two layers, a hidden one of [`UNITS_OF_LARGER`] on the map, with ReLU, and one
-    /// of two classes on that. With a and b for the leads, the larger is a + max(b - a, 0), and a is max(a, 0)
-    /// - max(-a, 0).
+    /// of two classes on that. With a and b for the leads, the larger is `a + max(b - a, 0)`, where a is
+    /// `max(a, 0) - max(-a, 0)`.
     pub fn larger(&self, dense: &Dense) -> (Dense, Dense) {
         let (first, second) = dense.weights.split_at(self.map.channels);
         let lead: Vec<f32> = second.iter().zip(first).map(|(second, first)| second - first).collect();
