@@ -19,6 +19,7 @@ use nephros_core::{
     },
     keras::{self, ModelFile, Optimizer},
     network::Architecture,
+    patient::PatientReading,
     pixels::RgbImage,
     preprocessing::{Normalization, Preprocessing},
     weights::{Tensor, Weights},
@@ -159,6 +160,7 @@ fn parts(hidden_units: usize) -> BundleParts {
         metrics: json!({"loss": 0.25}),
         calibration: None,
         abstention: None,
+        patient: None,
     }
 }
 
@@ -203,27 +205,30 @@ fn bundles(folder: &Path) -> Result<()> {
     write(folder, "bundle", "plain", &packed(&dir)?)?;
     Bundle::save(&dir, parts(3), &weights(3), &[picture()?])?;
     write(folder, "bundle", "hidden", &packed(&dir)?)?;
+    let calibration = Calibration {
+        method: CalibrationMethod::Temperature,
+        temperature: 1.5,
+        images: 20,
+        groups: 4,
+        unit: "patient".into(),
+        ece_before: 0.75,
+        ece_after: 0.5,
+    };
+    let abstention = Abstention {
+        method: AbstentionMethod::HierarchicalConformal,
+        error_rate: 0.1,
+        scope: Scope::Label,
+        thresholds: vec![0.25, 0.25],
+        groups: 40,
+        groups_of_label: vec![20, 20],
+        needed: 9,
+        unit: "patient".into(),
+        chosen_by_validation: false,
+    };
     let read = BundleParts {
-        calibration: Some(Calibration {
-            method: CalibrationMethod::Temperature,
-            temperature: 1.5,
-            images: 20,
-            groups: 4,
-            unit: "patient".into(),
-            ece_before: 0.75,
-            ece_after: 0.5,
-        }),
-        abstention: Some(Abstention {
-            method: AbstentionMethod::HierarchicalConformal,
-            error_rate: 0.1,
-            scope: Scope::Label,
-            thresholds: vec![0.25, 0.25],
-            groups: 40,
-            groups_of_label: vec![20, 20],
-            needed: 9,
-            unit: "patient".into(),
-            chosen_by_validation: false,
-        }),
+        calibration: Some(calibration.clone()),
+        abstention: Some(abstention.clone()),
+        patient: Some(PatientReading { calibration, abstention }),
         ..parts(0)
     };
     Bundle::save_with(&dir, read, &weights(0), &[picture()?], Some(&gate()?))?;

@@ -48,6 +48,7 @@ fn load(folder: &Path, precision: Precision) -> Result<(), ModelError> {
         let sum: f32 = answer.prediction.probabilities.iter().sum();
         assert!((sum - 1.0).abs() < 1e-3, "probabilities sum to {sum}");
         let _ = model.answer(&answer.prediction);
+        let _ = model.patient([answer.prediction.probabilities.as_slice()]);
     }
     Ok(())
 }

@@ -33,6 +33,7 @@ use crate::{
     digest::{sha256, sha256_file},
     input_gate::{InputGate, InputProfile},
     network::{Architecture, Precision},
+    patient::PatientReading,
     pixels::RgbImage,
     predictor::{ModelError, Origin, Predictor},
     preprocessing::Preprocessing,
@@ -87,6 +88,9 @@ pub struct BundleMeta {
     /// When an image is for a radiologist; `None` answers always.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abstention: Option<Abstention>,
+    /// How all slices of a patient are read together; `None` leaves their mean as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patient: Option<PatientReading>,
     /// Which pictures get no label; `None` labels all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_gate: Option<InputProfile>,
@@ -118,6 +122,8 @@ pub struct BundleParts {
     pub calibration: Option<Calibration>,
     /// When an image is for a radiologist; `None` answers always.
     pub abstention: Option<Abstention>,
+    /// How all slices of a patient are read together; `None` leaves their mean as it is.
+    pub patient: Option<PatientReading>,
 }
 
 /// A loaded and verified bundle.
@@ -235,7 +241,8 @@ impl Bundle {
         golden.replay(&predictor, golden::tolerance(files.precision), &golden_path)?;
         let predictor = predictor
             .with_input_gate(input_gate::read(dir, &meta, files.precision)?)
-            .with_reading(meta.calibration.clone(), meta.abstention.clone(), evaluation::read(dir, &meta)?);
+            .with_reading(meta.calibration.clone(), meta.abstention.clone(), evaluation::read(dir, &meta)?)
+            .with_patient_reading(meta.patient.clone());
         Ok((Self { meta, predictor }, made))
     }
 }
@@ -286,6 +293,7 @@ impl BundleMeta {
     pub fn parts(&self) -> BundleParts {
         let Self { labels, preprocessing, params, dataset_digest, split_digest, metrics, .. } = self.clone();
         let (calibration, abstention) = (self.calibration.clone(), self.abstention.clone());
+        let patient = self.patient.clone();
         let (architecture, hidden_units) = (self.architecture, self.hidden_units);
         BundleParts {
             architecture,
@@ -298,6 +306,7 @@ impl BundleMeta {
             metrics,
             calibration,
             abstention,
+            patient,
         }
     }
 }
@@ -324,6 +333,7 @@ fn describe(parts: BundleParts, id: String, weights_sha256: String, golden_sha25
         crate_version: env!("CARGO_PKG_VERSION").to_owned(),
         calibration: parts.calibration,
         abstention: parts.abstention,
+        patient: parts.patient,
         input_gate: None,
         quantization: None,
     }
@@ -434,7 +444,10 @@ fn check_reading(path: &Path, meta: &BundleMeta) -> Result<(), BundleError> {
             let (thresholds, rate) = (&abstention.thresholds, abstention.error_rate);
             refuse("abstention", format!("thresholds {thresholds:?} at error rate {rate}"))
         }
-        _ => Ok(()),
+        _ => {
+            let fault = meta.patient.as_ref().and_then(|patient| patient.fault(meta.labels.len()));
+            fault.map_or(Ok(()), |(key, got)| refuse(key, got))
+        }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod hint;
 pub mod input_gate;
 pub mod keras;
 pub mod network;
+pub mod patient;
 pub mod pixels;
 pub mod predictor;
 pub mod preprocessing;

@@ -20,6 +20,7 @@ use crate::{
     input_gate::{InputGate, Reason, Similar, Traits},
     keras::{self, KerasError, KerasModel},
     network::{Architecture, Features, NetworkError, Precision},
+    patient::{self, PatientAnswer, PatientReading},
     pixels::RgbImage,
     preprocessing::{Normalization, Preprocessing},
     weights::Arrays,
@@ -158,6 +159,7 @@ pub struct Predictor {
     head: Head,
     calibration: Option<Calibration>,
     abstention: Option<Abstention>,
+    patient: Option<PatientReading>,
     evaluation: Option<Evaluation>,
     input_gate: Option<InputGate>,
 }
@@ -273,6 +275,7 @@ impl Predictor {
             head,
             calibration,
             abstention,
+            patient: None,
             evaluation,
             input_gate: None,
         })
@@ -289,6 +292,11 @@ impl Predictor {
         Self { calibration, abstention, evaluation, ..self }
     }
 
+    /// The same network with what a bundle says about a patient's slices together.
+    pub(crate) fn with_patient_reading(self, patient: Option<PatientReading>) -> Self {
+        Self { patient, ..self }
+    }
+
     /// The same network with what decides which pictures get a label.
     pub(crate) fn with_input_gate(self, input_gate: Option<InputGate>) -> Self {
         Self { input_gate, ..self }
@@ -298,7 +306,7 @@ impl Predictor {
     /// changes.
     #[must_use]
     pub fn uncalibrated(self) -> Self {
-        Self { calibration: None, ..self }
+        Self { calibration: None, patient: None, ..self }
     }
 
     /// Names the model and its weights, such as `compact-1a2b3c4d` (the start of the weights'
@@ -372,6 +380,11 @@ impl Predictor {
     pub fn answer(&self, prediction: &Prediction) -> Option<Answer> {
         let abstention = self.abstention.as_ref()?;
         Some(abstention.answer(&self.labels, &prediction.probabilities))
+    }
+
+    /// The answer for a patient from the probabilities of its slices; `None` of no slice.
+    pub fn patient<'a>(&self, slices: impl IntoIterator<Item = &'a [f32]>) -> Option<PatientAnswer> {
+        patient::answer(self.patient.as_ref(), &self.labels, slices)
     }
 
     /// Preprocesses and classifies one image.

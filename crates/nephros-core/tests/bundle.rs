@@ -47,6 +47,7 @@ fn parts() -> BundleParts {
         metrics: json!({"loss": 0.25}),
         calibration: None,
         abstention: None,
+        patient: None,
     }
 }
 

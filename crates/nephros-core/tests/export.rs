@@ -51,6 +51,7 @@ fn parts(architecture: Architecture, hidden_units: usize) -> BundleParts {
         metrics: Value::Null,
         calibration: Some(calibration),
         abstention: None,
+        patient: None,
     }
 }
 

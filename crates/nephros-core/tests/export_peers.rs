@@ -118,6 +118,7 @@ impl Case {
             metrics: Value::Null,
             calibration: Some(calibration),
             abstention: None,
+            patient: None,
         };
         Bundle::save(&bundle, parts, &weights, &[image(24, 16, 1)]).unwrap();
         Model::load(&bundle, None).unwrap()

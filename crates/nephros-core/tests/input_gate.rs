@@ -36,6 +36,7 @@ fn parts() -> BundleParts {
         metrics: Value::Null,
         calibration: None,
         abstention: None,
+        patient: None,
     }
 }
 

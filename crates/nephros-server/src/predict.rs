@@ -12,7 +12,10 @@ use axum::{
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
-use nephros_core::input_gate::{Reason, Similar, refusal};
+use nephros_core::{
+    input_gate::{Reason, Similar, refusal},
+    patient,
+};
 use nephros_serving::{Answered, Ask, Classified, Classifier, Lane, Place, Timings};
 use serde::{Serialize, Serializer};
 use tokio::task::JoinSet;
@@ -122,6 +125,10 @@ impl From<Timings> for TimingsMs {
 #[schema(as = Predictions)]
 pub(crate) struct Answers {
     predictions: Vec<OneOfMany>,
+    /// One answer from all of them; absent where it was not asked for, null where none of them gets a label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<PatientAnswer>)]
+    patient: Option<Together>,
     /// From the whole body to the last answer.
     milliseconds: f64,
 }
@@ -137,6 +144,64 @@ pub(crate) enum OneOfMany {
         /// The error.
         error: ErrorDetail,
     },
+}
+
+/// What a model says about a patient, from all images of one request that get a label.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PatientPrediction)]
+pub(crate) struct PatientAnswer {
+    /// The most probable class.
+    label: String,
+    /// Its probability: the mean over the images, corrected where the model knows how.
+    #[schema(minimum = 0, maximum = 1)]
+    probability: f32,
+    /// By label, in the model's order.
+    #[serde(serialize_with = "as_object")]
+    #[schema(value_type = std::collections::BTreeMap<String, f32>)]
+    probabilities: Vec<(String, f32)>,
+    /// What the model is called.
+    model: String,
+    /// Images that the answer is from.
+    images: usize,
+    /// Images that get no label, or cannot be used.
+    left_out: usize,
+    /// Why a radiologist has to look; absent where the label stands alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    refer: Option<String>,
+}
+
+/// What all images of a request come to.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Together {
+    Answer(PatientAnswer),
+    /// Null: none of them gets a label.
+    Nothing(()),
+}
+
+impl PatientAnswer {
+    /// `None` where none of the images gets a label.
+    fn of(model: &dyn Classifier, images: &[OneOfMany]) -> Option<Self> {
+        let counted = images.iter().filter_map(|image| match image {
+            OneOfMany::Answer(answer) if refusal(&answer.reasons).is_none() => Some(answer),
+            _ => None,
+        });
+        let probabilities: Vec<Vec<f32>> =
+            counted.map(|answer| answer.probabilities.iter().map(|(_, value)| *value).collect()).collect();
+        let counted: Vec<&[f32]> = probabilities.iter().map(Vec::as_slice).collect();
+        let patient::PatientAnswer { prediction, answer } = model.patient(&counted)?;
+        let (top, labels) = (prediction.top(), model.labels());
+        Some(Self {
+            label: labels[top].clone(),
+            probability: prediction.probabilities[top],
+            probabilities: labels.iter().cloned().zip(prediction.probabilities).collect(),
+            model: model.id().to_owned(),
+            images: counted.len(),
+            left_out: images.len() - counted.len(),
+            refer: answer.and_then(|answer| answer.reason),
+        })
+    }
 }
 
 fn as_object<S: Serializer>(pairs: &[(String, f32)], serializer: S) -> Result<S::Ok, S::Error> {
@@ -179,6 +244,7 @@ pub(crate) const MOST_SIMILAR: usize = 20;
 ///
 /// One image, as the body or as `image` in JSON, gives one prediction. Several, as `images` in JSON or as
 /// files of a form, give a list in their order; there an image that cannot be used has its error in its place.
+/// With `patient=true` several images are also answered for together, as slices of one patient.
 #[utoipa::path(
     post, path = "/api/v1/predictions", tag = "predictions",
     params(
@@ -186,6 +252,8 @@ pub(crate) const MOST_SIMILAR: usize = 20;
          description = "Patients of whom the nearest training slice is named"),
         ("heatmap" = Option<bool>, Query,
          description = "Keep the image in memory for some minutes, so that its heat map can be fetched"),
+        ("patient" = Option<bool>, Query,
+         description = "Several images are of one patient: answer for all of them together, too"),
         ("x-nephros-subject" = Option<String>, Header, min_length = 1, max_length = 200,
          description = "Whose images they are: a pseudonym, by which what is recorded can be erased or exported"),
     ),
@@ -210,6 +278,7 @@ pub(crate) async fn predictions(
     let query = Query::new(query.as_deref());
     let similar = query.number("similar", [0, MOST_SIMILAR], 0)?;
     let wishes = Wishes { similar, heatmap: query.flag("heatmap")? };
+    let patient = query.flag("patient")?;
     let subject = subject(&headers)?;
     let form = body::form(&headers).ok_or_else(|| {
         let expected =
@@ -225,8 +294,12 @@ pub(crate) async fn predictions(
         Images::One(image) => Ok(Json(desk.one(image).await?).into_response()),
         Images::Many(images) => {
             let predictions = desk.many(images).await?;
+            let patient = patient.then(|| {
+                let answer = PatientAnswer::of(desk.model(), &predictions);
+                answer.map_or(Together::Nothing(()), Together::Answer)
+            });
             let milliseconds = thousandths(begun.elapsed().as_secs_f64() * 1e3);
-            Ok(Json(Answers { predictions, milliseconds }).into_response())
+            Ok(Json(Answers { predictions, patient, milliseconds }).into_response())
         }
     }
 }

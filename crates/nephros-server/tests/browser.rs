@@ -112,6 +112,7 @@ fn untrained() -> Predictor {
         metrics: Value::Null,
         calibration: None,
         abstention: None,
+        patient: None,
     };
     let (folder, images) = (tempfile::tempdir().unwrap(), [decode(&slice(175)).unwrap()]);
     let dir = folder.path().join("bundle");

@@ -1,5 +1,6 @@
 use nephros_core::{
     input_gate::{Reason, Similar},
+    patient::PatientAnswer,
     pixels::RgbImage,
     predictor::{Gated, Prediction, Predictor, Prepared},
 };
@@ -59,6 +60,12 @@ pub trait Classifier: Send + Sync + 'static {
         None
     }
 
+    /// One answer for a patient from the probabilities of its images; `None` of no image, or by a model that
+    /// answers for images alone.
+    fn patient(&self, _images: &[&[f32]]) -> Option<PatientAnswer> {
+        None
+    }
+
     /// What it takes to repeat an answer, for a record of it; empty for a model that was not loaded from a file.
     fn provenance(&self) -> Provenance {
         Provenance::default()
@@ -99,6 +106,10 @@ impl Classifier for Predictor {
 
     fn refer(&self, probabilities: &[f32]) -> Option<String> {
         self.answer(&Prediction { probabilities: probabilities.to_vec() })?.reason
+    }
+
+    fn patient(&self, images: &[&[f32]]) -> Option<PatientAnswer> {
+        self.patient(images.iter().copied())
     }
 
     fn calibrated(&self) -> bool {

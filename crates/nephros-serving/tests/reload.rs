@@ -113,6 +113,7 @@ fn save(bundle: &Path) {
         metrics: serde_json::json!({}),
         calibration: None,
         abstention: None,
+        patient: None,
     };
     let weights = weights(Architecture::Compact, 2, 0, SIZE);
     Bundle::save(bundle, parts, &weights, &[image(64, 64, 1)]).unwrap();

@@ -14,7 +14,7 @@ use crate::{
     config::Params,
     controls::{self, Case, Checks, Control, Findings, Gap, NoGap, picture},
     evaluate::{
-        AbstentionScores, CalibrationScores, Doubt,
+        AbstentionScores, CalibrationScores, Doubt, PatientScores,
         interval::{Intervals, Resampler, bootstrap},
         metrics::{Metrics, Predictions},
         table,
@@ -41,8 +41,9 @@ pub struct Crossval {
     pub majority_accuracy: f64,
     /// Mean AUROC of the folds that hold both classes, each ranked by one model alone.
     pub mean_fold_auroc: Option<f64>,
-    /// Of patients, each scored by the mean probability of its images; `None` when unknown.
-    pub by_patient: Option<Metrics>,
+    /// Of patients, each answered for by all of its images and read as the other folds say; `None` when
+    /// unknown.
+    pub by_patient: Option<PatientScores>,
     /// Images.
     pub n: usize,
     /// Patients; `None` when unknown.
@@ -124,15 +125,14 @@ impl fmt::Display for Crossval {
         if let Some(mean) = self.mean_fold_auroc {
             write!(f, "\n  AUROC of the folds, on average {mean:.3}")?;
         }
-        if let Some(metrics) = &self.by_patient {
-            let (auroc, accuracy) = (auroc(metrics), metrics.accuracy);
-            write!(f, "\nby patient, the mean of all images: AUROC {auroc}, accuracy {accuracy:.3}")?;
-        }
         write!(
             f,
             "\neach fold corrected by the others:\n{}",
             Doubt(&self.calibration, self.abstention.as_ref())
         )?;
+        if let Some(patients) = &self.by_patient {
+            write!(f, "\n{patients}")?;
+        }
         write!(f, "{}", controls::Text(self.gap.as_ref(), &self.controls))
     }
 }
@@ -329,11 +329,11 @@ fn pool(
     let fold_aurocs: Vec<f64> = folds.iter().filter_map(|fold| fold.metrics.auroc).collect();
     let mean = fold_aurocs.iter().sum::<f64>() / fold_aurocs.len() as f64;
     let resampler = Resampler::new(predictions, &units, params.seed);
-    let (calibration, abstention) =
+    let (calibration, abstention, by_patient) =
         doubt::doubt(dataset, params, unit, rounds, predictions, (&units, &resampler));
     Crossval {
         mean_fold_auroc: (!fold_aurocs.is_empty()).then_some(mean),
-        by_patient: (!patients.is_empty()).then(|| predictions.by_unit(&units).metrics(classes)),
+        by_patient: (!patients.is_empty()).then_some(by_patient),
         metrics: predictions.metrics(classes),
         interval_95: bootstrap(predictions, &resampler, classes),
         majority_accuracy: predictions.majority_accuracy(classes),

@@ -196,6 +196,7 @@ several classes, several known patients or several of the folders train, validat
   nephros predict slice.png
   nephros predict scans/ --json > predictions.jsonl
   nephros predict slice.png --similar 3
+  nephros predict --patients study/     one answer for each folder as well, from all of its slices
   nephros predict --model model.h5 --preprocessing unit slice.jpg
 
 A line of --json:

@@ -69,6 +69,40 @@ fn json_has_the_keys_of_the_contract_in_the_order_of_the_input() {
 }
 
 #[test]
+fn a_folder_is_a_patient_where_that_is_asked() {
+    let folder = prepared();
+    folder.write("empty/broken.png", b"no picture");
+    folder.write("scans/d.bmp", bitmap(40, [90, 160, 30]));
+    let run = folder.run(&["predict", "--patients", "--json", "scans", "empty"]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    let lines = json_lines(&run);
+    let (images, patients) = lines.split_at(5);
+    assert!(images.iter().all(|line| line.contains_key("path")), "{images:?}");
+    let names: Vec<&str> = patients.iter().map(|line| line["patient"].as_str().unwrap()).collect();
+    assert_eq!(names, ["empty", "scans", "scans/deep"]);
+    assert_eq!(keys(&patients[0]), ["patient", "error", "hint"]);
+    assert_eq!(patients[0]["error"], "none of the 1 image gets a label");
+    let scans = &patients[1];
+    assert_eq!(
+        keys(scans),
+        ["patient", "label", "probability", "probabilities", "model", "images", "left_out"]
+    );
+    assert_eq!((scans["images"].as_u64(), scans["left_out"].as_u64()), (Some(2), Some(1)));
+    let tumor = |line: &Map<String, Value>| line["probabilities"]["Tumor"].as_f64().unwrap();
+    let of = |path: &str| tumor(images.iter().find(|line| line["path"] == path).unwrap());
+    assert!((tumor(scans) - f64::midpoint(of("scans/a.bmp"), of("scans/d.bmp"))).abs() < 1e-6, "{scans:?}");
+    // A patient of one image has that image's probabilities.
+    assert_eq!(patients[2]["probabilities"], images[3]["probabilities"], "{lines:?}");
+
+    let text = folder.run(&["predict", "--patients", "scans/a.bmp", "scans/deep", "empty"]);
+    let told: Vec<&str> = text.stdout.lines().filter(|line| line.starts_with("patient ")).collect();
+    assert_eq!(told.len(), 3, "{}", text.stdout);
+    assert_eq!(told[0], "patient empty  no label: none of the 1 image gets a label");
+    assert!(told[1].starts_with("patient scans  ") && told[1].ends_with("% from 1 image"), "{}", told[1]);
+    assert!(!folder.run(&["predict", "scans"]).stdout.contains("patient "));
+}
+
+#[test]
 fn text_is_aligned_and_failures_are_told_on_stderr() {
     let folder = prepared();
     let run = folder.run(&["predict", "scans"]);

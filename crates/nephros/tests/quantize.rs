@@ -52,6 +52,7 @@ fn save(dir: &Path, architecture: Architecture, weights: &Weights) {
         metrics: Value::Null,
         calibration: None,
         abstention: None,
+        patient: None,
     };
     Bundle::save(dir, parts, weights, &golden_images()).unwrap();
 }

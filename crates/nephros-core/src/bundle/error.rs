@@ -95,7 +95,7 @@ pub enum BundleError {
     Reading {
         /// `bundle.json`.
         path: PathBuf,
-        /// `calibration`, `abstention` or `input_gate`.
+        /// `calibration`, `abstention`, `input_gate` or one of `patient`.
         key: &'static str,
         /// What cannot be used.
         got: String,

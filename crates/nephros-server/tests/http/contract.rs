@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::http::{StatusCode, header};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use nephros_server::Service;
 use serde_json::json;
 
@@ -79,6 +80,34 @@ async fn similar_slices_are_named_where_they_are_asked_for() {
     }
     let contract = post("/predict?similar=2", "application/json", image_json(&png(250)));
     assert_eq!(send(&app, contract).await.text(), r#"[{"image": "Tumor"}]"#);
+}
+
+#[tokio::test]
+async fn several_images_are_one_patient_where_that_is_asked() {
+    let app = local(with_model());
+    let asked = async |query: &str, images: &[Vec<u8>]| {
+        let images: Vec<String> = images.iter().map(|image| BASE64_STANDARD.encode(image)).collect();
+        let body = json!({"images": images}).to_string();
+        send(&app, post(&format!("/api/v1/predictions{query}"), "application/json", body)).await.json()
+    };
+    let slices = [png(51), png(204), b"no picture".to_vec(), png(255)];
+    let answer = asked("?patient=true", &slices).await;
+    assert_eq!(answer["predictions"].as_array().unwrap().len(), 4);
+    // (0.2 + 0.8 + 1) / 3
+    let patient = &answer["patient"];
+    let tumor = patient["probabilities"]["Tumor"].as_f64().unwrap();
+    assert!((tumor - 2.0 / 3.0).abs() < 1e-6, "{patient}");
+    assert_eq!(patient["probability"], patient["probabilities"]["Tumor"]);
+    let told = ["label", "model", "images", "left_out"].map(|key| patient[key].clone());
+    assert_eq!(told, [json!("Tumor"), json!("red-1"), json!(3), json!(1)]);
+    assert_eq!(patient.get("refer"), None);
+    // The mean is torn, though neither slice is.
+    let torn = asked("?patient=true", &[png(0), png(255)]).await;
+    assert_eq!(torn["patient"]["refer"], "Normal and Tumor are possible");
+    assert_eq!(asked("", &slices).await.get("patient"), None);
+    let none = asked("?patient=true", &[b"no picture".to_vec(), b"nor this".to_vec()]).await;
+    assert_eq!(none.get("patient"), Some(&serde_json::Value::Null));
+    assert_eq!(asked("?patient=yes", &slices).await["error"]["code"], "invalid_query");
 }
 
 #[tokio::test]

@@ -15,7 +15,13 @@ use axum::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http_body::Frame;
 use http_body_util::BodyExt;
-use nephros_core::{input_gate::Similar, pixels::RgbImage, predictor::Prepared};
+use nephros_core::{
+    abstention,
+    input_gate::Similar,
+    patient::{self, PatientAnswer},
+    pixels::RgbImage,
+    predictor::Prepared,
+};
 use nephros_server::{
     Access, AppState, BoxError, Classified, Classifier, Feedback, HistoryEntry, HistoryPage, Ledger,
     LedgerError, LedgerFuture, ModelEntry, ModelKind, ModelStore, ModelsError, PredictionRecord, Service,
@@ -73,6 +79,14 @@ impl Classifier for RedModel {
     /// The picture itself.
     fn explain(&self, image: &RgbImage) -> Option<Result<Vec<u8>, BoxError>> {
         Some(Ok(png(image.pixels()[0])))
+    }
+
+    /// The mean; a patient that is torn is for a radiologist.
+    fn patient(&self, images: &[&[f32]]) -> Option<PatientAnswer> {
+        let mut read = patient::answer(None, &self.labels, images.iter().copied())?;
+        let reason = self.refer(&read.prediction.probabilities);
+        read.answer = Some(abstention::Answer { set: Vec::new(), reason });
+        Some(read)
     }
 
     fn refer(&self, probabilities: &[f32]) -> Option<String> {

@@ -7,9 +7,12 @@ mod temperature;
 pub use conformal::fit_abstention;
 pub use temperature::fit_temperature;
 
+use std::collections::BTreeSet;
+
 use nephros_core::{
     abstention::Abstention,
     calibration::{Calibration, CalibrationMethod},
+    patient::PatientReading,
 };
 
 use crate::{config::Params, evaluate::metrics::Predictions, split::Unit};
@@ -27,16 +30,45 @@ pub struct Measured {
     pub classes: usize,
 }
 
-/// Fits both; the thresholds are of calibrated probabilities.
+/// How a model's answers are read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// How the probabilities of an image are corrected.
+    pub calibration: Calibration,
+    /// When an image is for a radiologist.
+    pub abstention: Abstention,
+    /// The same of a patient; `None` where every image is its own group.
+    pub patient: Option<PatientReading>,
+}
+
+/// Fits all; the thresholds are of calibrated probabilities, a patient's are of the mean of those.
 ///
 /// The same patients serve twice. For two classes that costs nothing: a temperature keeps the order
 /// of two images by the probability of a class, and the threshold depends on that order alone.
-pub fn fit(measured: &Measured, params: &Params) -> (Calibration, Abstention) {
-    let Measured { predictions, groups, unit, classes } = measured;
+pub fn fit(measured: &Measured, params: &Params) -> Reading {
+    let (calibration, calibrated) = scaled(measured);
+    let abstention = thresholds(measured, &calibrated, params);
+    let patient = (measured.unit != Unit::Image).then(|| {
+        let (means, first) = calibrated.by_unit(&measured.groups);
+        let groups = first.into_iter().map(|image| measured.groups[image]).collect();
+        let patients = Measured { predictions: means, groups, ..*measured };
+        let (calibration, calibrated) = scaled(&patients);
+        let abstention = thresholds(&patients, &calibrated, params);
+        PatientReading {
+            calibration: Calibration { images: measured.predictions.len(), ..calibration },
+            abstention,
+        }
+    });
+    Reading { calibration, abstention, patient }
+}
+
+/// The temperature, and the predictions with it.
+fn scaled(measured: &Measured) -> (Calibration, Predictions) {
+    let Measured { predictions, groups, unit, .. } = measured;
     // Six decimals are read back from JSON as they were written.
     let temperature = rounded(fit_temperature(predictions, groups));
     let calibrated = predictions.with_temperature(temperature);
-    let distinct: std::collections::BTreeSet<usize> = groups.iter().copied().collect();
+    let distinct: BTreeSet<usize> = groups.iter().copied().collect();
     let calibration = Calibration {
         method: CalibrationMethod::Temperature,
         temperature,
@@ -46,12 +78,15 @@ pub fn fit(measured: &Measured, params: &Params) -> (Calibration, Abstention) {
         ece_before: rounded(predictions.ece()),
         ece_after: rounded(calibrated.ece()),
     };
-    let abstention = Abstention {
-        unit: unit.to_string(),
+    (calibration, calibrated)
+}
+
+fn thresholds(measured: &Measured, calibrated: &Predictions, params: &Params) -> Abstention {
+    Abstention {
+        unit: measured.unit.to_string(),
         chosen_by_validation: params.early_stopping_patience > 0,
-        ..fit_abstention(&calibrated, groups, *classes, params.conformal_error_rate)
-    };
-    (calibration, abstention)
+        ..fit_abstention(calibrated, &measured.groups, measured.classes, params.conformal_error_rate)
+    }
 }
 
 fn rounded(value: f64) -> f64 {

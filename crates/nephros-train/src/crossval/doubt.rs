@@ -1,13 +1,13 @@
 //! Calibration and abstention across folds.
 
-use nephros_core::{abstention::Abstention, calibration::Calibration};
+use nephros_core::abstention::Abstention;
 
 use crate::{
-    calibrate::{self, Measured},
+    calibrate::{self, Measured, Reading},
     config::Params,
     evaluate::{
-        AbstentionScores, CalibrationScores, abstention_scores, calibration_scores, interval::Resampler,
-        metrics::Predictions,
+        AbstentionScores, CalibrationScores, PatientScores, abstention_scores, calibration_scores,
+        interval::Resampler, metrics::Predictions, patient_scores,
     },
     split::{Split, Subset, Unit, grouped},
     stages::Dataset,
@@ -29,29 +29,31 @@ pub(super) fn doubt(
     rounds: &[Split],
     answers: &Predictions,
     (units, resampler): (&[String], &Resampler),
-) -> (CalibrationScores, Option<AbstentionScores>) {
+) -> (CalibrationScores, Option<AbstentionScores>, PatientScores) {
     let fold_of = fold_of(rounds, answers.len());
     let readings = readings(dataset, params, unit, &fold_of, answers);
     let mut calibrated = Predictions::default();
     for (image, &fold) in fold_of.iter().enumerate() {
-        let answer = answers.select([image]).with_temperature(readings[fold].0.temperature);
+        let answer = answers.select([image]).with_temperature(readings[fold].calibration.temperature);
         calibrated.push(answer.labels[0], answer.probabilities.concat());
     }
-    let rules: Vec<&Abstention> = fold_of.iter().map(|&fold| &readings[fold].1).collect();
+    let rules: Vec<&Abstention> = fold_of.iter().map(|&fold| &readings[fold].abstention).collect();
+    let patients: Vec<_> = fold_of.iter().map(|&fold| readings[fold].patient.as_ref()).collect();
     (
         calibration_scores(None, answers, &calibrated, resampler),
         abstention_scores(&rules, &calibrated, units, &dataset.labels, resampler),
+        patient_scores(&patients, &calibrated, units, &dataset.labels, params.seed),
     )
 }
 
-/// The calibration and the thresholds of each fold, from the answers for the images of the others.
+/// What is read of each fold's answers, from the answers for the images of the others.
 fn readings(
     dataset: &Dataset,
     params: &Params,
     unit: Unit,
     fold_of: &[usize],
     answers: &Predictions,
-) -> Vec<(Calibration, Abstention)> {
+) -> Vec<Reading> {
     let groups = grouped(&dataset.records, unit);
     let folds = fold_of.iter().max().map_or(0, |last| last + 1);
     let reading = |fold| {

@@ -40,6 +40,7 @@ fn scores(matrix: [[usize; 2]; 2], loss: f64, accuracy: [f64; 2]) -> Scores {
             reliability: Vec::new(),
         },
         abstention: None,
+        by_patient: None,
         gate: Gate::default(),
         gap: None,
         controls: Vec::new(),

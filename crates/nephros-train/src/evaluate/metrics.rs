@@ -1,7 +1,8 @@
 //! Classification metrics; the definitions are scikit-learn's, and so are the golden values.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, hash::Hash};
 
+use nephros_core::patient;
 use serde::{Deserialize, Serialize};
 
 /// Smallest probability that a cross-entropy counts, as scikit-learn 1.2 has it.
@@ -66,24 +67,25 @@ impl Predictions {
     }
 
     /// One prediction for each unit (patient) and class, in the order of their first images: the mean
-    /// of its images. `units` names that of each image.
+    /// of its images. `units` names that of each image. With it the positions of those first images.
     #[must_use]
-    pub fn by_unit(&self, units: &[String]) -> Self {
-        let mut positions: HashMap<(&str, usize), usize> = HashMap::new();
-        let mut counts: Vec<f32> = Vec::new();
-        let mut means = Self::default();
-        for ((unit, &label), probabilities) in units.iter().zip(&self.labels).zip(&self.probabilities) {
-            let position = *positions.entry((unit, label)).or_insert(counts.len());
-            if position == counts.len() {
-                counts.push(0.0);
-                means.push(label, vec![0.0; probabilities.len()]);
+    pub fn by_unit<U: Eq + Hash>(&self, units: &[U]) -> (Self, Vec<usize>) {
+        let mut places: HashMap<(&U, usize), usize> = HashMap::new();
+        let mut images: Vec<Vec<usize>> = Vec::new();
+        for (image, (unit, &label)) in units.iter().zip(&self.labels).enumerate() {
+            let place = *places.entry((unit, label)).or_insert(images.len());
+            if place == images.len() {
+                images.push(Vec::new());
             }
-            counts[position] += 1.0;
-            for (mean, probability) in means.probabilities[position].iter_mut().zip(probabilities) {
-                *mean += (probability - *mean) / counts[position];
-            }
+            images[place].push(image);
         }
-        means
+        let first: Vec<usize> = images.iter().map(|images| images[0]).collect();
+        let mean = |images: &Vec<usize>| {
+            let slices = images.iter().map(|&image| self.probabilities[image].as_slice());
+            patient::mean(slices).map_or_else(Vec::new, |mean| mean.probabilities)
+        };
+        let labels = first.iter().map(|&image| self.labels[image]).collect();
+        (Self { labels, probabilities: images.iter().map(mean).collect() }, first)
     }
 
     /// Most probable class of each image, the first one on a tie.
@@ -303,8 +305,8 @@ mod tests {
         let probabilities = [0.2, 0.9, 0.4, 0.7].map(|tumor| vec![1.0 - tumor, tumor]).to_vec();
         let predictions = Predictions { labels: vec![0, 1, 0, 1], probabilities };
         let units = ["a", "b", "a", "c"].map(String::from);
-        let patients = predictions.by_unit(&units);
-        assert_eq!(patients.labels, [0, 1, 1]);
+        let (patients, first) = predictions.by_unit(&units);
+        assert_eq!((patients.labels, first), (vec![0, 1, 1], vec![0, 1, 3]));
         let tumor: Vec<f32> = patients.probabilities.iter().map(|row| row[1]).collect();
         // (0.2 + 0.4) / 2
         for (got, expected) in tumor.iter().zip([0.3, 0.9, 0.7]) {

@@ -4,12 +4,15 @@ mod doubt;
 mod gate;
 pub mod interval;
 pub mod metrics;
+mod patients;
 mod reliability;
 mod stage;
 
 pub use doubt::{AbstentionScores, Before, CalibrationScores};
 pub(crate) use doubt::{Doubt, abstention_scores, calibration_scores};
 pub use gate::{SplitFacts, gate};
+pub use patients::PatientScores;
+pub(crate) use patients::patient_scores;
 pub use reliability::{BINS, Bin};
 pub(crate) use stage::table;
 pub use stage::{EvaluateError, Scores, evaluate};

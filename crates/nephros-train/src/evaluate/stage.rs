@@ -17,6 +17,7 @@ use super::{
     gate::{SplitFacts, gate},
     interval::{Intervals, Resampler, bootstrap},
     metrics::{Metrics, Predictions},
+    patients::{PatientScores, patient_scores},
 };
 use crate::{
     augment::AugmentationRanges,
@@ -69,6 +70,9 @@ pub struct Scores {
     /// How often the model refers to a radiologist, and what that brings; `None` for a bundle
     /// without an error rate.
     pub abstention: Option<AbstentionScores>,
+    /// Of patients, each answered for by all of its images; `None` when one is unknown.
+    #[serde(default)]
+    pub by_patient: Option<PatientScores>,
     /// Whether the model may be registered, or served as current.
     pub gate: Gate,
     /// What a random split of the same images would have claimed, where that was asked for.
@@ -98,6 +102,9 @@ impl fmt::Display for Scores {
             writeln!(f, "              sensitivity {sensitivity:.3} at a specificity of 0.9")?;
         }
         write!(f, "{}", Doubt(&self.calibration, self.abstention.as_ref()))?;
+        if let Some(patients) = &self.by_patient {
+            write!(f, "\n{patients}")?;
+        }
         write!(f, "{}", controls::Text(self.gap.as_ref(), &self.controls))?;
         if let Some(warning) = &self.warning {
             write!(f, "\nwarning: {warning}")?;
@@ -308,6 +315,11 @@ fn score(
     let abstention = meta.abstention.as_ref().and_then(|abstention| {
         abstention_scores(&vec![abstention; units.len()], predictions, &units, &labels, &resampler)
     });
+    let known = !members.is_empty() && members.iter().all(|(record, _)| !record.patient.is_empty());
+    let by_patient = known.then(|| {
+        let readings = vec![meta.patient.as_ref(); units.len()];
+        patient_scores(&readings, predictions, &units, &labels, project.params.seed)
+    });
     let patients = split.patients(Subset::Test).len();
     let scores = Scores {
         metrics: predictions.metrics(classes),
@@ -323,6 +335,7 @@ fn score(
         warning: warning(split, project.params.split_by),
         calibration: calibration_scores(meta.calibration.as_ref(), raw, predictions, &resampler),
         abstention,
+        by_patient,
         gate: Gate::default(),
         gap: None,
         controls: Vec::new(),

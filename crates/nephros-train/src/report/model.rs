@@ -3,7 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nephros_core::{
-    abstention::Abstention, bundle::BundleMeta, calibration::Calibration, preprocessing::Preprocessing,
+    abstention::Abstention,
+    bundle::BundleMeta,
+    calibration::Calibration,
+    patient::{self, PatientReading},
+    preprocessing::Preprocessing,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,11 +17,7 @@ use super::{
     orientations::{OrientationRow, orientations},
 };
 use crate::{
-    evaluate::{
-        Scores,
-        interval::Resampler,
-        metrics::{Metrics, Predictions},
-    },
+    evaluate::{Scores, interval::Resampler, metrics::Predictions},
     manifest::Record,
     orientation::Plane,
     split::{Assignment, Split, Subset, Unit},
@@ -40,8 +40,6 @@ pub struct Report {
     pub intended_use: String,
     /// `scores.json`, with the verdict of the gate.
     pub scores: Scores,
-    /// Of patients, each scored by the mean probability of its images; `None` when unknown.
-    pub by_patient: Option<Metrics>,
     /// What was trained on and what tested on.
     pub split: SplitSummary,
     /// Of the positive class, of each class when there are more than two; none where all test
@@ -108,14 +106,14 @@ pub struct PatientRow {
     pub images: usize,
     /// Images called rightly.
     pub images_right: usize,
-    /// Class that the mean of its images names.
+    /// Class that the answer from all of its images names.
     pub named: String,
-    /// Mean probability of the true class.
+    /// Probability of the true class in that answer.
     pub probability: f32,
 }
 
 impl PatientRow {
-    /// Whether the mean of its images names the true class.
+    /// Whether the answer from all of its images names the true class.
     pub fn is_right(&self) -> bool {
         self.named == self.class
     }
@@ -153,6 +151,8 @@ pub struct ModelCard {
     pub calibration: Option<Calibration>,
     /// When an image is for a radiologist.
     pub abstention: Option<Abstention>,
+    /// How all images of a patient are read together.
+    pub patient: Option<PatientReading>,
     /// The params.yaml of the training.
     pub params: Value,
     /// Digest of the dataset.
@@ -196,13 +196,11 @@ impl Report {
         let Evidence { scores, meta, split, members, predictions, planes, history, seed } = *evidence;
         let units: Vec<String> = members.iter().map(|(record, _)| record.unit_name()).collect();
         let known = members.iter().all(|(record, _)| !record.patient.is_empty()) && !members.is_empty();
-        let by_unit = known.then(|| predictions.by_unit(&units));
         let resampler = Resampler::new(predictions, &units, seed);
         let wrong = wrong_images(evidence);
         Self {
             intended_use: INTENDED_USE.to_owned(),
             scores: scores.clone(),
-            by_patient: by_unit.map(|patients| patients.metrics(scores.labels.len())),
             split: SplitSummary::new(split, &scores.labels),
             curves: curves(scores, predictions, &resampler),
             abstention_curve: abstention_curve(predictions, &weights(&units)),
@@ -237,22 +235,23 @@ fn weights(units: &[String]) -> Vec<f64> {
 }
 
 fn patients(evidence: &Evidence<'_>) -> Vec<PatientRow> {
-    let Evidence { scores, members, predictions, .. } = *evidence;
+    let Evidence { scores, meta, members, predictions, .. } = *evidence;
     let mut positions: BTreeMap<(&str, usize), Vec<usize>> = BTreeMap::new();
     for (position, (record, label)) in members.iter().enumerate() {
         positions.entry((&record.patient, *label)).or_default().push(position);
     }
     let named = predictions.predicted();
     let row = |((patient, label), positions): ((&str, usize), Vec<usize>)| {
-        let mean =
-            predictions.select(positions.iter().copied()).by_unit(&vec![patient.to_owned(); positions.len()]);
+        let slices = positions.iter().map(|&position| predictions.probabilities[position].as_slice());
+        let answer = patient::answer(meta.patient.as_ref(), &scores.labels, slices);
+        let prediction = answer.map(|answer| answer.prediction);
         PatientRow {
             patient: patient.to_owned(),
             class: scores.labels[label].clone(),
             images: positions.len(),
             images_right: positions.iter().filter(|&&position| named[position] == label).count(),
-            named: mean.predicted().first().map_or(String::new(), |&class| scores.labels[class].clone()),
-            probability: mean.probabilities.first().map_or(0.0, |row| row[label]),
+            named: prediction.as_ref().map_or(String::new(), |mean| scores.labels[mean.top()].clone()),
+            probability: prediction.map_or(0.0, |mean| mean.probabilities[label]),
         }
     };
     let mut rows: Vec<PatientRow> = positions.into_iter().map(row).collect();
@@ -343,6 +342,7 @@ impl ModelCard {
             preprocessing: meta.preprocessing.clone(),
             calibration: meta.calibration.clone(),
             abstention: meta.abstention.clone(),
+            patient: meta.patient.clone(),
             params: meta.params.clone(),
             dataset_digest: meta.dataset_digest.clone(),
             split_digest: meta.split_digest.clone(),

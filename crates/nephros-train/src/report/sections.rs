@@ -10,7 +10,7 @@ use super::{
     thumbnails::{HeatPicture, Thumbnail},
 };
 use crate::{
-    evaluate::{AbstentionScores, Scores, interval::Interval, metrics::Metrics},
+    evaluate::{AbstentionScores, PatientScores, Scores, interval::Interval, metrics::Metrics},
     split::{Subset, Unit},
 };
 
@@ -110,8 +110,8 @@ pub(super) fn figures(report: &Report, plots: &str) -> String {
         Some(class) => format!("Sensitivity, precision, F1 and AUROC are of {class}."),
         None => "Sensitivity, specificity, precision, F1 and AUROC are means over the classes.".into(),
     };
-    let how = match report.by_patient {
-        Some(_) => "A patient is scored by the mean probability of its images.",
+    let how = match report.scores.by_patient {
+        Some(_) => "A patient is answered for by the mean of its images.",
         None => "Patients are unknown, or not all known, so there are no figures by patient.",
     };
     let text = format!("{positive} The 95 % intervals are by bootstrap over {}. {how}", resampled(report));
@@ -136,7 +136,8 @@ fn rows_of_figures(report: &Report) -> Vec<Vec<String>> {
         ("Loss (nats)", |m| Some(m.loss), None),
     ];
     let row = |(name, value, interval): (&str, Value, Option<Interval>)| {
-        let patient = report.by_patient.as_ref().map_or(NONE.into(), |patients| known(value(patients)));
+        let patient =
+            scores.by_patient.as_ref().map_or(NONE.into(), |patients| known(value(&patients.metrics)));
         vec![name.to_owned(), known(value(&scores.metrics)), range(interval), patient]
     };
     let average = |curves: &ClassCurves| {
@@ -309,16 +310,43 @@ pub(super) fn patients(report: &Report) -> String {
         _ => String::new(),
     };
     let text = format!(
-        "{wrong} of {} test patients are called wrongly. The mean probability is that of the true \
-         class. Patients are named as in the CSV that came with the data. One with images of two classes has two rows.{shown}",
+        "{wrong} of {} test patients are called wrongly. The probability is that of the true class. Patients are \
+         named as in the CSV that came with the data. One with images of two classes has two rows.{shown}",
         patients.len()
     );
-    let columns = ["Patient", "True class", "Model says", "Result", "Mean probability", "Images right"];
+    let read = report.scores.by_patient.as_ref().map_or(String::new(), |scores| paragraph(&read(scores)));
+    let columns = ["Patient", "True class", "Model says", "Result", "Probability", "Images right"];
     section(
         "patients",
         "Patients",
-        &(paragraph(&text) + &table("Test patients, the worst first", &columns, &rows)),
+        &[paragraph(&text), read, table("Test patients, the worst first", &columns, &rows)].concat(),
     )
+}
+
+/// What the probability of a patient is worth, and when one is referred.
+fn read(scores: &PatientScores) -> String {
+    let PatientScores { calibration, abstention, .. } = scores;
+    let how = match calibration.temperature {
+        Some(temperature) => format!(
+            "A patient's probability is the mean of its images' with a temperature of {temperature:.3}, fitted to \
+             validation patients."
+        ),
+        None => "A patient's probability is the mean of its images'.".to_owned(),
+    };
+    let ece = format!(
+        "Its calibration error is {:.3} ({:.3} as the mean alone).",
+        calibration.ece, calibration.before.ece
+    );
+    let referred = match abstention {
+        Some(AbstentionScores { shortage: Some(why), .. }) => format!("Every patient is referred: {why}."),
+        Some(abstention) => format!(
+            "At an error rate of {} a share of {:.3} of the patients is referred to a radiologist; the true label is \
+             among the possible ones for {:.3}.",
+            abstention.error_rate, abstention.abstention_rate, abstention.coverage
+        ),
+        None => String::new(),
+    };
+    format!("{how} {ece} {referred}").trim_end().to_owned()
 }
 
 /// Pictures of the errors of which the model was surest.

@@ -17,6 +17,7 @@ use crate::{
         AbstentionScores, Before, CalibrationScores, Scores,
         interval::{Resampler, bootstrap},
         metrics::{Metrics, Predictions},
+        patient_scores,
     },
     manifest::Record,
     orientation::Plane,
@@ -106,6 +107,8 @@ fn scores(predictions: &Predictions, records: &[Record], named: bool) -> Scores 
     let units: Vec<String> = records.iter().take(4).map(Record::unit_name).collect();
     let resampler = Resampler::new(predictions, &units, 1);
     let text = format!("4 images of {HOSTILE}");
+    let labels = ["Normal", "Tumor"].map(String::from).to_vec();
+    let by_patient = named.then(|| patient_scores(&[None; 4], predictions, &units, &labels, 1));
     let findings = vec![Finding { code: FindingCode::OneClass, text, figures: BTreeMap::new() }];
     Scores {
         metrics: predictions.metrics(2),
@@ -114,7 +117,7 @@ fn scores(predictions: &Predictions, records: &[Record], named: bool) -> Scores 
         majority_accuracy: 0.5,
         interval_95: bootstrap(predictions, &resampler, 2),
         confusion_matrix: predictions.confusion(2),
-        labels: ["Normal", "Tumor"].map(String::from).to_vec(),
+        labels,
         positive_class: Some("Tumor".into()),
         split_by: if named { Unit::Patient } else { Unit::Image },
         model: "compact-0".into(),
@@ -129,6 +132,7 @@ fn scores(predictions: &Predictions, records: &[Record], named: bool) -> Scores 
             reliability: predictions.reliability(),
         },
         abstention: named.then(abstention),
+        by_patient,
         gate: Gate::new(if named { Vec::new() } else { findings }),
         gap: named.then(|| gap(predictions, &resampler)),
         controls: vec![control(predictions, &resampler, named)],
@@ -251,7 +255,8 @@ fn the_worst_come_first() {
     let errors: Vec<_> = report.worst_errors.iter().map(|image| image.path.as_str()).collect();
     // 0.75 for Tumor, then 0.625 for Normal.
     assert_eq!((errors, report.n_wrong), (vec!["Normal/<i>1.png", "Tumor/4.png"], 2));
-    assert_eq!(report.by_patient.unwrap().accuracy.to_bits(), 1.0_f64.to_bits());
+    let patients = report.scores.by_patient.unwrap();
+    assert_eq!((patients.n, patients.metrics.accuracy.to_bits()), (2, 1.0_f64.to_bits()));
 }
 
 #[test]

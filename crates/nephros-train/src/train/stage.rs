@@ -4,9 +4,7 @@ use std::{fmt, path::Path, path::PathBuf};
 
 use burn::tensor::Device;
 use nephros_core::{
-    abstention::Abstention,
     bundle::{Bundle, BundleParts},
-    calibration::Calibration,
     digest::sha256,
     input_gate::{InputGate, Traits},
     keras::{self, ModelFile},
@@ -31,7 +29,7 @@ use super::{
 };
 use crate::{
     augment::AugmentationRanges,
-    calibrate::{self, Measured},
+    calibrate::{self, Measured, Reading},
     config::{ClassWeights, Optimizer, Params, Pooling, Sampling},
     input_gate::{self, Seen, Validation, measure},
     phantom::golden_images,
@@ -197,7 +195,7 @@ fn write_model(
     split: &Split,
     preprocessing: &Preprocessing,
     fitted: &Fitted,
-    ((calibration, abstention), gate): ((Calibration, Abstention), &InputGate),
+    (reading, gate): (Reading, &InputGate),
     images: [usize; 2],
 ) -> Result<TrainSummary, TrainError> {
     let params = &project.params;
@@ -211,8 +209,9 @@ fn write_model(
         dataset_digest: dataset.digest.clone(),
         split_digest: split.digest(),
         metrics: json!({ "best_epoch": fitted.best_epoch, "validation": best }),
-        calibration: Some(calibration),
-        abstention: Some(abstention),
+        calibration: Some(reading.calibration),
+        abstention: Some(reading.abstention),
+        patient: reading.patient,
     };
     let bundle = project.bundle_dir();
     let meta = Bundle::save_with(&bundle, parts, &fitted.weights, &golden_images(), Some(gate))?;

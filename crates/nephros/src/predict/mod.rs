@@ -1,6 +1,7 @@
 //! `predict`: images in, labels out, in the order given.
 
 pub mod inputs;
+mod patients;
 pub mod report;
 
 use std::time::Instant;
@@ -12,6 +13,7 @@ use rayon::prelude::*;
 
 use self::{
     inputs::Input,
+    patients::Patients,
     report::{Failure, Outcome, Predicted, Report},
 };
 use crate::{
@@ -33,17 +35,24 @@ pub fn run(args: &PredictArgs, global: &Global) -> anyhow::Result<Status> {
     let inputs: Vec<Input> = args.paths.iter().flat_map(|path| inputs::list(path)).collect();
     let widest = inputs.iter().map(|input| input.path.to_string_lossy().chars().count()).max();
     let mut report = Report::new(args.json, &predictor, widest.unwrap_or_default());
+    let mut patients = args.patients.then(Patients::default);
     let task = Display::new(global).task("predicting", Some(inputs.len() as u64), Unit::Items);
     for chunk in inputs.chunks(CHUNK) {
         if interrupt::requested() {
             return Err(Cancelled.into());
         }
         for (input, outcome) in chunk.iter().zip(predict_chunk(chunk, &predictor, args.similar)?) {
+            if let Some(patients) = &mut patients {
+                patients.add(&input.path, outcome.as_ref().ok());
+            }
             report.add(&input.path, outcome)?;
         }
         task.advance(chunk.len() as u64);
     }
     drop(task);
+    for (folder, patient) in patients.unwrap_or_default().0 {
+        report.add_patient(&folder, &patient)?;
+    }
     Ok(report.finish(global.quiet))
 }
 

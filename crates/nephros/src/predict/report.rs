@@ -5,10 +5,12 @@ use std::path::Path;
 use nephros_core::{
     abstention::Answer,
     input_gate::{Reason, Similar, refusal},
+    patient::PatientAnswer,
     predictor::{Prediction, Predictor},
 };
 use serde::{Serialize, Serializer};
 
+use super::patients::Patient;
 use crate::{
     errors::{self, Status},
     output,
@@ -126,6 +128,46 @@ impl<'a> Report<'a> {
         similar.iter().flatten().try_for_each(|slice| output::line(&similar_line(slice)))
     }
 
+    /// Writes the answer for all images of the folder `path` as one patient.
+    pub fn add_patient(&mut self, path: &Path, patient: &Patient) -> anyhow::Result<()> {
+        let path = path.to_string_lossy();
+        let Patient { slices, left_out } = patient;
+        let all = slices.len() + left_out;
+        let probabilities = slices.iter().map(|slice| slice.probabilities.as_slice());
+        let Some(PatientAnswer { prediction, answer }) = self.predictor.patient(probabilities) else {
+            let error = format!("none of the {all} {} gets a label", images(all));
+            if self.json {
+                let hint = "the lines of its images say why";
+                let line = NoPatientLine { patient: &path, error: &error, hint };
+                return output::line(&serde_json::to_string(&line)?);
+            }
+            return output::line(&format!("patient {path}  no label: {error}"));
+        };
+        let labels = self.predictor.labels();
+        let top = prediction.top();
+        let (label, probability) = (labels[top].as_str(), prediction.probabilities[top]);
+        if self.json {
+            let line = PatientLine {
+                patient: &path,
+                label,
+                probability,
+                probabilities: Named { labels, probabilities: &prediction.probabilities },
+                model: self.predictor.id(),
+                images: slices.len(),
+                left_out: *left_out,
+                answer: AnswerKeys::of(answer.as_ref(), None),
+            };
+            return output::line(&serde_json::to_string(&line)?);
+        }
+        let (percent, seen) = (100.0 * probability, slices.len());
+        let of = if *left_out == 0 { String::new() } else { format!(" of {all}") };
+        let advice = if answer.as_ref().is_some_and(Answer::refer) { "  refer to a radiologist" } else { "" };
+        output::line(&format!(
+            "patient {path}  {label}  {percent:.1} % from {seen}{of} {}{advice}",
+            images(all)
+        ))
+    }
+
     fn count(&mut self, top: usize, refer: bool, refused: bool) {
         self.labels_seen[top] += usize::from(!refused);
         self.referred += usize::from(refer);
@@ -142,7 +184,7 @@ impl<'a> Report<'a> {
 
     fn summary(&self) -> String {
         let images = self.labels_seen.iter().sum::<usize>() + self.refused;
-        let mut parts = vec![format!("{images} {}", if images == 1 { "image" } else { "images" })];
+        let mut parts = vec![format!("{images} {}", self::images(images))];
         let labels = self.predictor.labels().iter().zip(&self.labels_seen);
         parts.extend(labels.map(|(label, seen)| format!("{seen} {label}")));
         if self.referred > 0 {
@@ -157,6 +199,10 @@ impl<'a> Report<'a> {
             failed => format!("{summary}; {failed} could not be read"),
         }
     }
+}
+
+fn images(count: usize) -> &'static str {
+    if count == 1 { "image" } else { "images" }
 }
 
 /// A training slice below the line of the image that it resembles.
@@ -200,6 +246,29 @@ struct PredictionLine<'a> {
     /// Only there where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     similar: Option<&'a [Similar]>,
+}
+
+#[derive(Serialize)]
+struct PatientLine<'a> {
+    patient: &'a str,
+    label: &'a str,
+    probability: f32,
+    probabilities: Named<'a>,
+    model: &'a str,
+    /// That the answer is from.
+    images: usize,
+    /// That have no label, or cannot be read.
+    left_out: usize,
+    #[serde(flatten)]
+    answer: Option<AnswerKeys<'a>>,
+}
+
+/// A patient without an answer.
+#[derive(Serialize)]
+struct NoPatientLine<'a> {
+    patient: &'a str,
+    error: &'a str,
+    hint: &'a str,
 }
 
 /// The codes, comma-separated.

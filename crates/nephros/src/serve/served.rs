@@ -4,6 +4,7 @@ use std::path::Path;
 
 use nephros_core::{
     explain::{Explainer, Method, Question, overlay},
+    patient::PatientAnswer,
     pixels::RgbImage,
     predictor::Prepared,
 };
@@ -47,6 +48,10 @@ impl Classifier for Served {
 
     fn refer(&self, probabilities: &[f32]) -> Option<String> {
         Classifier::refer(self.explainer.predictor(), probabilities)
+    }
+
+    fn patient(&self, images: &[&[f32]]) -> Option<PatientAnswer> {
+        Classifier::patient(self.explainer.predictor(), images)
     }
 
     fn provenance(&self) -> Provenance {

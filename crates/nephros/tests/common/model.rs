@@ -47,6 +47,7 @@ pub fn save_bundle(dir: &Path) {
         metrics: Value::Null,
         calibration: None,
         abstention: None,
+        patient: None,
     };
     let golden = RgbImage::new(1, 1, vec![100, 150, 200]).unwrap();
     Bundle::save(dir, parts, &weights(2), &[golden]).unwrap();
