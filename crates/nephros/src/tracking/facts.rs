@@ -111,6 +111,7 @@ pub fn trained(summary: &TrainSummary) -> Batch {
 /// What an evaluation found.
 pub fn scores(scores: &Scores) -> Batch {
     let found = &scores.metrics;
+    let patients = scores.by_patient.as_ref();
     let figures = [
         ("test_loss", Some(found.loss)),
         ("test_accuracy", Some(found.accuracy)),
@@ -126,6 +127,9 @@ pub fn scores(scores: &Scores) -> Batch {
         ("test_brier", Some(scores.calibration.brier)),
         ("test_abstention_rate", scores.abstention.as_ref().map(|abstention| abstention.abstention_rate)),
         ("test_coverage", scores.abstention.as_ref().map(|abstention| abstention.coverage)),
+        ("test_patient_accuracy", patients.map(|patients| patients.metrics.accuracy)),
+        ("test_patient_auroc", patients.and_then(|patients| patients.metrics.auroc)),
+        ("test_patient_ece", patients.map(|patients| patients.calibration.ece)),
     ];
     Batch { tags: gate(&scores.gate.to_string(), false), ..metrics(figures, 0) }
 }
