@@ -128,7 +128,7 @@ impl fmt::Display for Crossval {
         write!(
             f,
             "\neach fold corrected by the others:\n{}",
-            Doubt(&self.calibration, self.abstention.as_ref())
+            Doubt(&self.calibration, self.abstention.as_ref(), "slices")
         )?;
         if let Some(patients) = &self.by_patient {
             write!(f, "\n{patients}")?;

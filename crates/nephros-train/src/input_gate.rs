@@ -7,8 +7,8 @@ use std::{
 
 use nephros_core::{
     input_gate::{
-        CaseUnit, Cases, FalseAlarms, InputGate, InputProfile, Limit, Orientation, Prints, Reason,
-        ReasonCode, Statistic, TrainingImages, Traits, Upright, pooled_features, reference_grey, refusal,
+        CaseUnit, Cases, FalseAlarms, InputGate, InputProfile, Limit, Orientation, Prints, Reason, Statistic,
+        TrainingImages, Traits, Upright, pooled_features, reference_grey,
     },
     pixels::decode,
 };
@@ -160,14 +160,7 @@ pub fn fit(
         case_unit: Some(training.case_unit),
         grey,
         limits,
-        validation: FalseAlarms {
-            images: 0,
-            groups: 0,
-            unit: validation.unit.to_string(),
-            refused: 0,
-            share: 0.0,
-            by_code: BTreeMap::new(),
-        },
+        validation: FalseAlarms::count(&[], 0, validation.unit.to_string()),
     };
     let mut gate = InputGate { profile, images };
     gate.profile.validation = false_alarms(&gate, validation);
@@ -314,19 +307,7 @@ fn false_alarms(gate: &InputGate, validation: &Validation) -> FalseAlarms {
         .zip(seen.pooled.chunks_exact(gate.images.channels()))
         .map(|(traits, pooled)| gate.reasons(traits, pooled))
         .collect();
-    let refused = reasons.iter().filter(|reasons| refusal(reasons).is_some()).count();
-    let mut by_code: BTreeMap<ReasonCode, usize> = BTreeMap::new();
-    for reason in reasons.iter().flatten() {
-        *by_code.entry(reason.code).or_default() += 1;
-    }
-    FalseAlarms {
-        images: reasons.len(),
-        groups: groups.iter().collect::<BTreeSet<_>>().len(),
-        unit: unit.to_string(),
-        refused,
-        share: up(refused as f64 / reasons.len().max(1) as f64),
-        by_code,
-    }
+    FalseAlarms::count(&reasons, groups.iter().collect::<BTreeSet<_>>().len(), unit.to_string())
 }
 
 /// Pools a batch of feature maps, `[images, height, width, channels]`.

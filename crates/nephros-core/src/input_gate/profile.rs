@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Orientation, Picture, Reason, ReasonCode,
+    Orientation, Picture, Reason, ReasonCode, refusal,
     traits::{BINS, BodyTraits, Traits},
 };
 
@@ -68,7 +68,7 @@ impl Limit {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FalseAlarms {
-    /// Validation images.
+    /// Images measured, slices all of them.
     pub images: usize,
     /// Their patients, or what stands for them.
     pub groups: usize,
@@ -80,6 +80,20 @@ pub struct FalseAlarms {
     pub share: f64,
     /// Images by code, [`ReasonCode::NearCopy`] among them.
     pub by_code: BTreeMap<ReasonCode, usize>,
+}
+
+impl FalseAlarms {
+    /// Of what the gate says about each image; `groups` of them there are, and `unit` says what those are.
+    pub fn count(reasons: &[Vec<Reason>], groups: usize, unit: String) -> Self {
+        let refused = reasons.iter().filter(|reasons| refusal(reasons).is_some()).count();
+        let mut by_code: BTreeMap<ReasonCode, usize> = BTreeMap::new();
+        for reason in reasons.iter().flatten() {
+            *by_code.entry(reason.code).or_default() += 1;
+        }
+        let share = refused as f64 / reasons.len().max(1) as f64;
+        // Six decimals are read back from JSON as they were written.
+        Self { images: reasons.len(), groups, unit, refused, share: (share * 1e6).ceil() / 1e6, by_code }
+    }
 }
 
 /// `input_gate` in `bundle.json`.

@@ -91,8 +91,8 @@ pub struct AbstentionScores {
     pub shortage: Option<String>,
 }
 
-/// Calibration and abstention as text, a line each.
-pub(crate) struct Doubt<'a>(pub &'a CalibrationScores, pub Option<&'a AbstentionScores>);
+/// Calibration and abstention as text, a line each, and what is counted, in the plural.
+pub(crate) struct Doubt<'a>(pub &'a CalibrationScores, pub Option<&'a AbstentionScores>, pub &'static str);
 
 impl fmt::Display for Doubt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -105,7 +105,7 @@ impl fmt::Display for Doubt<'_> {
         let Some(abstention) = self.1 else { return Ok(()) };
         let AbstentionScores { coverage, abstention_rate, error_rate, .. } = abstention;
         let goal = 1.0 - error_rate;
-        write!(f, "\n  abstention  {abstention_rate:.3} of slices referred; true label in the set ")?;
+        write!(f, "\n  abstention  {abstention_rate:.3} of {} referred; true label in the set ", self.2)?;
         write!(f, "{coverage:.3} (goal {goal:.3})")?;
         if let Some(wrong) = abstention.error_rate_answered {
             write!(f, ", {wrong:.3} of answers wrong")?;

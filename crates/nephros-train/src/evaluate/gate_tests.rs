@@ -41,6 +41,7 @@ fn scores(matrix: [[usize; 2]; 2], loss: f64, accuracy: [f64; 2]) -> Scores {
         },
         abstention: None,
         by_patient: None,
+        input_gate: None,
         gate: Gate::default(),
         gap: None,
         controls: Vec::new(),

@@ -3,6 +3,7 @@
 mod doubt;
 mod gate;
 pub mod interval;
+mod look;
 pub mod metrics;
 mod patients;
 mod reliability;

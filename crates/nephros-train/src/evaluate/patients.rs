@@ -6,7 +6,7 @@ use nephros_core::{abstention::Abstention, patient::PatientReading};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AbstentionScores, CalibrationScores, abstention_scores, calibration_scores,
+    AbstentionScores, CalibrationScores, Doubt, abstention_scores, calibration_scores,
     interval::{Intervals, Resampler, bootstrap},
     metrics::{Metrics, Predictions},
 };
@@ -72,30 +72,18 @@ pub(crate) fn patient_scores(
 
 impl fmt::Display for PatientScores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { metrics, n, interval_95, .. } = self;
-        let auroc = metrics.auroc.map_or("undefined".into(), |auroc| format!("{auroc:.3}"));
-        let range =
-            interval_95.auroc.map_or(String::new(), |[low, high]| format!(" ({low:.3} to {high:.3})"));
+        let Self { metrics, n, interval_95, calibration, .. } = self;
         let [low, high] = interval_95.accuracy;
-        write!(f, "by patient, the mean of all images, {n} patients: AUROC {auroc}{range}")?;
-        write!(f, ", accuracy {:.3} ({low:.3} to {high:.3})", metrics.accuracy)?;
+        write!(f, "by patient, the mean of all images of each of {n}:")?;
+        write!(f, "\n  accuracy    {:.3} ({low:.3} to {high:.3})", metrics.accuracy)?;
+        if let Some(auroc) = metrics.auroc {
+            let range = interval_95.auroc.map(|[low, high]| format!(" ({low:.3} to {high:.3})"));
+            write!(f, "\n  AUROC       {auroc:.3}{}", range.unwrap_or_default())?;
+        }
         if let Some(sensitivity) = metrics.sensitivity_at_90_specificity {
             write!(f, ", sensitivity {sensitivity:.3} at a specificity of 0.9")?;
         }
-        let (ece, before) = (self.calibration.ece, self.calibration.before.ece);
-        write!(f, "\n  calibration ECE {ece:.3} (before {before:.3})")?;
-        let Some(abstention) = &self.abstention else { return Ok(()) };
-        write!(f, ", {:.3} of patients referred", abstention.abstention_rate)?;
-        write!(
-            f,
-            ", true label in the set {:.3} (goal {:.3})",
-            abstention.coverage,
-            1.0 - abstention.error_rate
-        )?;
-        match &abstention.shortage {
-            Some(shortage) => write!(f, "\n  {shortage}"),
-            None => Ok(()),
-        }
+        write!(f, "\n{}", Doubt(calibration, self.abstention.as_ref(), "patients"))
     }
 }
 

@@ -7,8 +7,8 @@ use nephros_core::{
     digest::sha256,
     explain::{ExplainError, Explainer},
     hint::Hint,
-    pixels::RgbImage,
-    predictor::{ModelError, PredictError, Predictor},
+    input_gate::FalseAlarms,
+    predictor::{ModelError, PredictError},
 };
 use serde::{Deserialize, Serialize};
 
@@ -16,25 +16,21 @@ use super::{
     doubt::{AbstentionScores, CalibrationScores, Doubt, abstention_scores, calibration_scores},
     gate::{SplitFacts, gate},
     interval::{Intervals, Resampler, bootstrap},
+    look::{Looked, look},
     metrics::{Metrics, Predictions},
     patients::{PatientScores, patient_scores},
 };
 use crate::{
-    augment::AugmentationRanges,
     config::{Params, SplitBy},
-    controls::{self, Case, Checks, Control, Findings, Gap, NoGap, picture},
+    controls::{self, Case, Checks, Control, Findings, Gap, NoGap},
     files::write_atomic,
     manifest::{ManifestError, Record},
     orientation::Plane,
-    progress::{Cancelled, Progress, Unit as Count, check},
+    progress::{Cancelled, Progress},
     report::{self, Evidence, Report, thumbnails},
     split::{Split, SplitError, Subset, Unit},
     stages::{Dataset, Project},
-    train::{
-        TrainError,
-        data::{DataError, Pipeline, View, load_images, read_images},
-        history,
-    },
+    train::{TrainError, data::DataError, history},
 };
 
 /// `scores.json`. All figures are of the model as it is used, calibrated.
@@ -73,6 +69,9 @@ pub struct Scores {
     /// Of patients, each answered for by all of its images; `None` when one is unknown.
     #[serde(default)]
     pub by_patient: Option<PatientScores>,
+    /// How many test images, slices all of them, the input gate gives no label; `None` for a bundle without one.
+    #[serde(default)]
+    pub input_gate: Option<FalseAlarms>,
     /// Whether the model may be registered, or served as current.
     pub gate: Gate,
     /// What a random split of the same images would have claimed, where that was asked for.
@@ -101,7 +100,13 @@ impl fmt::Display for Scores {
         if let Some(sensitivity) = sensitivity_at_90_specificity {
             writeln!(f, "              sensitivity {sensitivity:.3} at a specificity of 0.9")?;
         }
-        write!(f, "{}", Doubt(&self.calibration, self.abstention.as_ref()))?;
+        write!(f, "{}", Doubt(&self.calibration, self.abstention.as_ref(), "slices"))?;
+        if let Some(FalseAlarms { images, refused, share, by_code, .. }) = &self.input_gate {
+            let codes = by_code.iter().map(|(code, count)| format!("{} {count}", code.name()));
+            let codes = codes.collect::<Vec<_>>().join(", ");
+            write!(f, "\n  input gate  {refused} of {images} test images get no label ({share:.3})")?;
+            write!(f, "{}", if codes.is_empty() { String::new() } else { format!(": {codes}") })?;
+        }
         if let Some(patients) = &self.by_patient {
             write!(f, "\n{patients}")?;
         }
@@ -209,17 +214,15 @@ pub fn evaluate(project: &Project, checks: Checks, progress: &dyn Progress) -> R
     check_training("labels", &dataset.labels.join(", "), &meta.labels.join(", "))?;
     let members = dataset.subset(&split, Subset::Test);
     let predictor = predictor.uncalibrated();
-    let raw = predict(&predictor, &dataset, &members, progress)?;
+    let Looked { answers: raw, input_gate, planes, pictures } = look(&predictor, &dataset, &split, progress)?;
     let predictions = match &meta.calibration {
         Some(calibration) => raw.with_temperature(calibration.temperature),
         None => raw.clone(),
     };
-    let (pictures, planes) = look(&dataset, progress)?;
-    let planes: Vec<_> = split.indices(Subset::Test).into_iter().map(|position| planes[position]).collect();
     let Findings { gap, controls } =
         findings(project, &dataset, &meta, &split, (&raw, &pictures), checks, progress)?;
     let scores = score(project, &meta, predictor.id(), &split, &members, &raw, &predictions);
-    let scores = Scores { gap, controls, ..scores };
+    let scores = Scores { input_gate, gap, controls, ..scores };
     let report = report_files(project, &dataset, &meta, &split, &members, (&predictions, &planes), &scores)?;
     write_predictions(project, &dataset.labels, &members, &predictions)?;
     for (file, bytes) in report {
@@ -241,40 +244,6 @@ fn check_training(what: &'static str, expected: &str, got: &str) -> Result<(), E
         return Ok(());
     }
     Err(EvaluateError::OtherTraining { what, expected: expected.into(), got: got.into() })
-}
-
-/// Images in memory at a time.
-const GROUP: usize = 64;
-
-fn predict(
-    predictor: &Predictor,
-    dataset: &Dataset,
-    members: &[(&Record, usize)],
-    progress: &dyn Progress,
-) -> Result<Predictions, EvaluateError> {
-    let preprocessing = predictor.preprocessing().clone();
-    let pipeline = Pipeline { preprocessing, ranges: AugmentationRanges::default(), seed: 0 };
-    let task = progress.task("evaluating", Some(members.len() as u64), Count::Items);
-    let mut predictions = Predictions::default();
-    for group in members.chunks(GROUP) {
-        check(progress)?;
-        let samples = load_images(&dataset.root, group, &pipeline.preprocessing, &crate::progress::Silent)?;
-        let input = pipeline.batch(&samples.iter().collect::<Vec<_>>(), View::Plain);
-        for (sample, answer) in samples.iter().zip(predictor.predict_input(&input, samples.len())?) {
-            predictions.push(sample.label, answer.probabilities);
-        }
-        task.advance(group.len() as u64);
-    }
-    Ok(predictions)
-}
-
-/// A small grey picture of every image, and the plane that each suggests.
-type Looks = (Vec<Vec<u8>>, Vec<Option<Plane>>);
-
-fn look(dataset: &Dataset, progress: &dyn Progress) -> Result<Looks, DataError> {
-    let members: Vec<_> = dataset.records.iter().zip(dataset.targets.iter().copied()).collect();
-    let take = |_: &Record, _, image: &RgbImage| (picture(image), Plane::estimate(image));
-    Ok(read_images(&dataset.root, &members, take, progress)?.into_iter().unzip())
 }
 
 /// What is asked beside the score, of the recipe that the bundle was trained by.
@@ -336,6 +305,7 @@ fn score(
         calibration: calibration_scores(meta.calibration.as_ref(), raw, predictions, &resampler),
         abstention,
         by_patient,
+        input_gate: None,
         gate: Gate::default(),
         gap: None,
         controls: Vec::new(),

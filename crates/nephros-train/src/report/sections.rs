@@ -1,6 +1,6 @@
 //! The chapters of the page.
 
-use nephros_core::bundle::Finding;
+use nephros_core::{bundle::Finding, input_gate::FalseAlarms};
 
 use super::{
     curves::ClassCurves,
@@ -249,7 +249,8 @@ pub(super) fn calibration(report: &Report, plot: &str) -> String {
 pub(super) fn abstention(report: &Report, plot: &str) -> String {
     let Some(abstention) = &report.scores.abstention else {
         let text = "The bundle has no error rate at which it abstains: it answers every image.";
-        return section("abstention", "Abstention", &(paragraph(text) + plot));
+        let body = [paragraph(text), plot.into(), input_gate(&report.scores)].concat();
+        return section("abstention", "Abstention", &body);
     };
     let rate = abstention.error_rate;
     let text = format!(
@@ -263,7 +264,23 @@ pub(super) fn abstention(report: &Report, plot: &str) -> String {
         .map_or(String::new(), |why| paragraph(&format!("Every image is referred: {why}.")));
     let caption = format!("Abstention on {}", tested(&report.scores));
     let figures = table(&caption, &["Share", "Value", "95 % interval"], &rows_of_abstention(abstention));
-    section("abstention", "Abstention", &[paragraph(&text), shortage, figures, plot.into()].concat())
+    let body = [paragraph(&text), shortage, figures, plot.into(), input_gate(&report.scores)];
+    section("abstention", "Abstention", &body.concat())
+}
+
+/// How many test images the input gate takes for no slice.
+fn input_gate(scores: &Scores) -> String {
+    let Some(FalseAlarms { images, refused, share, by_code, .. }) = &scores.input_gate else {
+        return String::new();
+    };
+    let codes = by_code.iter().map(|(code, count)| format!("{} {count}", code.name()));
+    let codes = codes.collect::<Vec<_>>().join(", ");
+    let codes = if codes.is_empty() { String::new() } else { format!(" Reasons given: {codes}.") };
+    paragraph(&format!(
+        "The input gate gives {refused} of the {images} test images no label ({share:.3}). They are slices, so each of \
+         them is a false alarm; its limits were set on validation images.{codes} The figures above count these \
+         images as all others."
+    ))
 }
 
 /// Share, value, interval.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use nephros_core::{
     abstention::Scope,
     bundle::{BundleMeta, Finding, FindingCode, Gate},
-    input_gate::Similar,
+    input_gate::{FalseAlarms, Reason, ReasonCode, Similar},
 };
 use scraper::{Html, Selector};
 use serde_json::json;
@@ -109,6 +109,7 @@ fn scores(predictions: &Predictions, records: &[Record], named: bool) -> Scores 
     let text = format!("4 images of {HOSTILE}");
     let labels = ["Normal", "Tumor"].map(String::from).to_vec();
     let by_patient = named.then(|| patient_scores(&[None; 4], predictions, &units, &labels, 1));
+    let blur = Reason { code: ReasonCode::Blurred, sentence: HOSTILE.into() };
     let findings = vec![Finding { code: FindingCode::OneClass, text, figures: BTreeMap::new() }];
     Scores {
         metrics: predictions.metrics(2),
@@ -133,6 +134,7 @@ fn scores(predictions: &Predictions, records: &[Record], named: bool) -> Scores 
         },
         abstention: named.then(abstention),
         by_patient,
+        input_gate: named.then(|| FalseAlarms::count(&[vec![], vec![blur]], 1, "patient".into())),
         gate: Gate::new(if named { Vec::new() } else { findings }),
         gap: named.then(|| gap(predictions, &resampler)),
         controls: vec![control(predictions, &resampler, named)],
@@ -298,6 +300,16 @@ fn the_leak_of_a_random_split_is_exact() {
     let leaks = Case::new(true).report().split.random_split_leaks.unwrap();
     assert!((leaks - 0.4).abs() < 1e-12, "{leaks}");
     assert_eq!(Case::new(false).report().split.random_split_leaks, None);
+}
+
+#[test]
+fn what_the_input_gate_refuses_is_a_false_alarm() {
+    let told = texts(&Case::new(true).page(), "section[aria-labelledby=abstention] p").concat();
+    let expected =
+        "gives 1 of the 2 test images no label (0.500). They are slices, so each of them is a false alarm";
+    assert!(told.contains(expected) && told.contains("Reasons given: blurred 1."), "{told}");
+    let unknown = texts(&Case::new(false).page(), "section[aria-labelledby=abstention] p").concat();
+    assert!(!unknown.contains("input gate"), "{unknown}");
 }
 
 #[test]

@@ -26,6 +26,14 @@ pub struct Sample {
     pub pixels: Vec<u8>,
 }
 
+impl Sample {
+    /// What training and evaluation keep of a decoded image.
+    pub fn of(record: &Record, label: usize, image: &RgbImage, preprocessing: &Preprocessing) -> Self {
+        let pixels = preprocessing.resize(image).pixels().to_vec();
+        Self { sha256: record.sha256.clone(), label, pixels }
+    }
+}
+
 /// An image of the manifest that cannot be used any more.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -77,11 +85,7 @@ pub fn load_images(
     preprocessing: &Preprocessing,
     progress: &dyn Progress,
 ) -> Result<Vec<Sample>, DataError> {
-    let sample = |record: &Record, label, image: &RgbImage| Sample {
-        sha256: record.sha256.clone(),
-        label,
-        pixels: preprocessing.resize(image).pixels().to_vec(),
-    };
+    let sample = |record: &Record, label, image: &RgbImage| Sample::of(record, label, image, preprocessing);
     read_images(root, records, sample, progress)
 }
 
