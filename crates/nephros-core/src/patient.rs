@@ -11,7 +11,8 @@ use crate::{
 /// How the mean over a patient's slices is read; `patient` of `bundle.json`.
 ///
 /// Slices of one patient err alike, so that neither the temperature nor the thresholds of slices are those of
-/// their mean: both are fitted anew, to validation patients.
+/// their mean: both are fitted anew, to validation patients. In `calibration` the errors are over patients, and
+/// `images` are all of theirs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PatientReading {

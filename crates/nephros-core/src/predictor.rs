@@ -382,6 +382,11 @@ impl Predictor {
         Some(abstention.answer(&self.labels, &prediction.probabilities))
     }
 
+    /// Whether [`Self::patient`] corrects its answer and has an error rate.
+    pub fn knows_patients(&self) -> bool {
+        self.patient.is_some()
+    }
+
     /// The answer for a patient from the probabilities of its slices; `None` of no slice.
     pub fn patient<'a>(&self, slices: impl IntoIterator<Item = &'a [f32]>) -> Option<PatientAnswer> {
         patient::answer(self.patient.as_ref(), &self.labels, slices)

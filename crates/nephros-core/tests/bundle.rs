@@ -19,10 +19,11 @@ use nephros_core::{
         Admission, Bundle, BundleError, BundleMeta, BundleParts, CalibrationSet, Evaluation, Finding,
         FindingCode, Gate, Holdout, Quantized, admit, record_evaluation,
     },
-    calibration::{Calibration, CalibrationMethod},
+    calibration::{Calibration, CalibrationMethod, with_temperature},
     digest::sha256,
     hint::Hint,
     network::{Architecture, Precision},
+    patient::PatientReading,
     pixels::RgbImage,
     predictor::{ModelError, Predictor},
     preprocessing::Normalization,
@@ -233,7 +234,12 @@ fn reading() -> (Calibration, Abstention) {
 fn save_with_reading() -> Saved {
     let saved = save();
     let (calibration, abstention) = reading();
-    let parts = BundleParts { calibration: Some(calibration), abstention: Some(abstention), ..parts() };
+    let patient = Some(PatientReading {
+        calibration: Calibration { temperature: 0.25, ..calibration.clone() },
+        abstention: abstention.clone(),
+    });
+    let parts =
+        BundleParts { calibration: Some(calibration), abstention: Some(abstention), patient, ..parts() };
     let meta = Bundle::save(&saved.bundle, parts, &model(), &golden_images()).unwrap();
     Saved { meta, ..saved }
 }
@@ -256,6 +262,12 @@ fn a_calibration_corrects_every_answer_and_no_golden() {
         assert_eq!(calibrated.answer(corrected), Some(answer));
         assert_eq!(plain.answer(raw), None, "a bundle without an error rate answers as it always did");
     }
+    let slices = || corrected.iter().map(|slice| slice.probabilities.as_slice());
+    let (mean, patient) = (plain.patient(slices()).unwrap(), calibrated.patient(slices()).unwrap());
+    assert_eq!(patient.prediction, with_temperature(&mean.prediction, 0.25));
+    let answer = abstention.answer(plain.labels(), &patient.prediction.probabilities);
+    assert_eq!((mean.answer, patient.answer), (None, Some(answer)));
+    assert_eq!((plain.knows_patients(), calibrated.knows_patients()), (false, true));
     assert_eq!(calibrated.uncalibrated().predict_batch(&images).unwrap(), raw);
 }
 
@@ -271,6 +283,10 @@ fn what_cannot_be_applied_is_refused() {
         let saved = save_with_reading();
         let object = if key == "temperature" { "calibration" } else { "abstention" };
         saved.edit_meta(|meta| meta[object][key] = value.clone());
+        assert_eq!(saved.refused().0, format!("`B/bundle.json`: expected a usable {got}"));
+        let saved = save_with_reading();
+        saved.edit_meta(|meta| meta["patient"][object][key] = value.clone());
+        let got = got.replacen('`', "`patient.", 1);
         assert_eq!(saved.refused().0, format!("`B/bundle.json`: expected a usable {got}"));
     }
 }

@@ -165,7 +165,8 @@ pub(crate) struct PatientAnswer {
     images: usize,
     /// Images that get no label, or cannot be used.
     left_out: usize,
-    /// Why a radiologist has to look; absent where the label stands alone.
+    /// Why a radiologist has to look; absent where the label stands alone, or the model knows no error rate for
+    /// patients.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     refer: Option<String>,
@@ -253,7 +254,8 @@ pub(crate) const MOST_SIMILAR: usize = 20;
         ("heatmap" = Option<bool>, Query,
          description = "Keep the image in memory for some minutes, so that its heat map can be fetched"),
         ("patient" = Option<bool>, Query,
-         description = "Several images are of one patient: answer for all of them together, too"),
+         description = "Several images, as `images` or as files of a form, are of one patient: answer for all of \
+                        them together, too. A single image that is no list gets no such answer"),
         ("x-nephros-subject" = Option<String>, Header, min_length = 1, max_length = 200,
          description = "Whose images they are: a pseudonym, by which what is recorded can be erased or exported"),
     ),

@@ -42,7 +42,7 @@ pub struct Crossval {
     /// Mean AUROC of the folds that hold both classes, each ranked by one model alone.
     pub mean_fold_auroc: Option<f64>,
     /// Of patients, each answered for by all of its images and read as the other folds say; `None` when
-    /// unknown.
+    /// one is unknown.
     pub by_patient: Option<PatientScores>,
     /// Images.
     pub n: usize,
@@ -333,7 +333,7 @@ fn pool(
         doubt::doubt(dataset, params, unit, rounds, predictions, (&units, &resampler));
     Crossval {
         mean_fold_auroc: (!fold_aurocs.is_empty()).then_some(mean),
-        by_patient: (!patients.is_empty()).then_some(by_patient),
+        by_patient: by_patient,
         metrics: predictions.metrics(classes),
         interval_95: bootstrap(predictions, &resampler, classes),
         majority_accuracy: predictions.majority_accuracy(classes),

@@ -196,7 +196,7 @@ several classes, several known patients or several of the folders train, validat
   nephros predict slice.png
   nephros predict scans/ --json > predictions.jsonl
   nephros predict slice.png --similar 3
-  nephros predict --patients study/     one answer for each folder as well, from all of its slices
+  nephros predict --patients study/     also one answer for each folder, from all of its slices
   nephros predict --model model.h5 --preprocessing unit slice.jpg
 
 A line of --json:
@@ -209,7 +209,13 @@ A bundle with an input gate adds \"reasons\":[{\"code\":\"not_ct\",\"sentence\":
 for the label; distances are in standard deviations, and patients are numbered within the bundle:
   \"similar\":[{\"path\":\"Tumor/7.jpg\",\"class\":\"Tumor\",\"patient\":3,\"distance\":0.41}]
 or, for a file that cannot be read:
-  {\"path\":\"notes.png\",\"error\":\"not an image: …\",\"hint\":\"…\"}")]
+  {\"path\":\"notes.png\",\"error\":\"not an image: …\",\"hint\":\"…\"}
+--patients adds a line for each folder, after those of the images:
+  {\"patient\":\"study/7\",\"label\":\"Tumor\",\"probability\":0.97,
+   \"probabilities\":{\"Normal\":0.03,\"Tumor\":0.97},\"model\":\"3f6c…\",\"images\":61,\"left_out\":2,
+   \"set\":[\"Tumor\"],\"refer\":false,\"reason\":null}
+or, where none of its images gets a label, which is no failure:
+  {\"patient\":\"study/8\",\"error\":\"none of the 4 images gets a label\",\"hint\":\"…\"}")]
     Predict(PredictArgs),
     /// Add 8-bit weights to a model bundle, and measure what they change
     ///

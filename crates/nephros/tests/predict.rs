@@ -8,7 +8,7 @@ use common::{
     Folder, Run,
     model::{bitmap, save_bundle},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// `artifacts/training/bundle` and a folder of scans: two good files, a corrupt one, a text.
 fn prepared() -> Folder {
@@ -71,15 +71,18 @@ fn json_has_the_keys_of_the_contract_in_the_order_of_the_input() {
 #[test]
 fn a_folder_is_a_patient_where_that_is_asked() {
     let folder = prepared();
-    folder.write("empty/broken.png", b"no picture");
+    folder.write("broken/broken.png", b"no picture");
     folder.write("scans/d.bmp", bitmap(40, [90, 160, 30]));
-    let run = folder.run(&["predict", "--patients", "--json", "scans", "empty"]);
+    fs_err::create_dir(folder.path("empty")).unwrap();
+    // The same image by another name counts once, and what is no file is nobody's.
+    let paths = ["scans", "broken", "empty", "missing/a.png", "./scans/a.bmp"];
+    let run = folder.run(&[&["predict", "--patients", "--json"], paths.as_slice()].concat());
     assert_eq!(run.code, 1, "{}", run.stderr);
     let lines = json_lines(&run);
-    let (images, patients) = lines.split_at(5);
+    let (images, patients) = lines.split_at(8);
     assert!(images.iter().all(|line| line.contains_key("path")), "{images:?}");
     let names: Vec<&str> = patients.iter().map(|line| line["patient"].as_str().unwrap()).collect();
-    assert_eq!(names, ["empty", "scans", "scans/deep"]);
+    assert_eq!(names, ["broken", "scans", "scans/deep"]);
     assert_eq!(keys(&patients[0]), ["patient", "error", "hint"]);
     assert_eq!(patients[0]["error"], "none of the 1 image gets a label");
     let scans = &patients[1];
@@ -93,13 +96,43 @@ fn a_folder_is_a_patient_where_that_is_asked() {
     assert!((tumor(scans) - f64::midpoint(of("scans/a.bmp"), of("scans/d.bmp"))).abs() < 1e-6, "{scans:?}");
     // A patient of one image has that image's probabilities.
     assert_eq!(patients[2]["probabilities"], images[3]["probabilities"], "{lines:?}");
+    assert!(run.stderr.contains("this model knows no error rate for patients"), "{}", run.stderr);
 
-    let text = folder.run(&["predict", "--patients", "scans/a.bmp", "scans/deep", "empty"]);
+    let text = folder.run(&["predict", "--patients", "scans/a.bmp", "scans/deep", "broken"]);
     let told: Vec<&str> = text.stdout.lines().filter(|line| line.starts_with("patient ")).collect();
     assert_eq!(told.len(), 3, "{}", text.stdout);
-    assert_eq!(told[0], "patient empty  no label: none of the 1 image gets a label");
+    assert_eq!(told[0], "patient broken  no label: none of the 1 image gets a label");
     assert!(told[1].starts_with("patient scans  ") && told[1].ends_with("% from 1 image"), "{}", told[1]);
     assert!(!folder.run(&["predict", "scans"]).stdout.contains("patient "));
+}
+
+#[test]
+fn a_patient_is_read_as_the_bundle_says() {
+    let folder = prepared();
+    let meta = folder.path("artifacts/training/bundle/bundle.json");
+    let mut bundle: Value = serde_json::from_slice(&fs_err::read(&meta).unwrap()).unwrap();
+    bundle["patient"] = json!({
+        "calibration": {"method": "temperature", "temperature": 0.01, "images": 40, "groups": 10, "unit": "patient",
+            "ece_before": 0.2, "ece_after": 0.1},
+        "abstention": {"method": "hierarchical-conformal", "error_rate": 0.1, "scope": "label",
+            "thresholds": [0.0, 0.0], "groups": 10, "groups_of_label": [5, 5], "needed": 9, "unit": "patient",
+            "chosen_by_validation": false},
+    });
+    fs_err::write(&meta, bundle.to_string()).unwrap();
+    let run = folder.run(&["predict", "--patients", "--json", "scans/a.bmp"]);
+    let [image, patient] = <[_; 2]>::try_from(json_lines(&run)).unwrap();
+    // A hundredth of the temperature raises the odds to their hundredth power.
+    let odds = |line: &Map<String, Value>| {
+        let of = |label: &str| line["probabilities"][label].as_f64().unwrap();
+        (of("Tumor") / of("Normal")).ln()
+    };
+    assert!((odds(&patient) / odds(&image) - 100.0).abs() < 0.1, "{image:?} {patient:?}");
+    let keys = keys(&patient);
+    assert_eq!(keys[keys.len() - 3..], ["set", "refer", "reason"]);
+    assert_eq!(patient["set"], json!(["Normal", "Tumor"]));
+    assert_eq!(patient["refer"], true);
+    let text = folder.run(&["predict", "--patients", "scans/a.bmp"]);
+    assert!(text.stdout.ends_with("from 1 image  refer to a radiologist\n"), "{}", text.stdout);
 }
 
 #[test]

@@ -83,6 +83,17 @@ fn a_model_that_fails_the_gate_is_trained_but_served_by_force_only() {
     assert_eq!(json_file(&folder, "scores.json")["gate"], gate);
     assert_eq!(json_file(&folder, "artifacts/training/bundle/evaluation.json")["gate"], gate);
     assert!(!folder.path(FORCED).exists());
+    let (scores, bundle) =
+        (json_file(&folder, "scores.json"), json_file(&folder, "artifacts/training/bundle/bundle.json"));
+    let patients = &scores["by_patient"];
+    assert_eq!((&patients["n"], &patients["abstention"]["abstention_rate"]), (&json!(4), &json!(1.0)));
+    let temperature = &bundle["patient"]["calibration"]["temperature"];
+    assert!(temperature.is_number() && patients["calibration"]["temperature"] == *temperature, "{patients}");
+    let refused = &scores["input_gate"];
+    assert_eq!(
+        (&refused["images"], &refused["groups"], &refused["unit"]),
+        (&json!(8), &json!(4), &json!("patient"))
+    );
     let text = gate["findings"][0]["text"].as_str().unwrap();
     assert_report(&folder, text);
     let refused = folder.run(&["serve", "--port", "0"]);

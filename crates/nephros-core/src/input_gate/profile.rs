@@ -94,6 +94,12 @@ impl FalseAlarms {
         // Six decimals are read back from JSON as they were written.
         Self { images: reasons.len(), groups, unit, refused, share: (share * 1e6).ceil() / 1e6, by_code }
     }
+
+    /// The codes that refuse, with how many images each refuses, comma-separated: `blurred 2, orientation 1`.
+    pub fn codes(&self) -> String {
+        let refusing = self.by_code.iter().filter(|(code, _)| code.refuses());
+        refusing.map(|(code, count)| format!("{} {count}", code.name())).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// `input_gate` in `bundle.json`.

@@ -37,18 +37,19 @@ pub struct Reading {
     pub calibration: Calibration,
     /// When an image is for a radiologist.
     pub abstention: Abstention,
-    /// The same of a patient; `None` where every image is its own group.
+    /// The same of a patient; `None` where it is not patients that were kept together.
     pub patient: Option<PatientReading>,
 }
 
 /// Fits all; the thresholds are of calibrated probabilities, a patient's are of the mean of those.
 ///
-/// The same patients serve twice. For two classes that costs nothing: a temperature keeps the order
-/// of two images by the probability of a class, and the threshold depends on that order alone.
+/// The same patients serve twice. For images of two classes that costs nothing: a temperature keeps the order
+/// of two images by the probability of a class, and the threshold depends on that order alone. For patients it
+/// is nearly so: one number fitted to all images comes before their means.
 pub fn fit(measured: &Measured, params: &Params) -> Reading {
     let (calibration, calibrated) = scaled(measured);
     let abstention = thresholds(measured, &calibrated, params);
-    let patient = (measured.unit != Unit::Image).then(|| {
+    let patient = (measured.unit == Unit::Patient).then(|| {
         let (means, first) = calibrated.by_unit(&measured.groups);
         let groups = first.into_iter().map(|image| measured.groups[image]).collect();
         let patients = Measured { predictions: means, groups, ..*measured };

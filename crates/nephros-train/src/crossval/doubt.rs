@@ -29,7 +29,7 @@ pub(super) fn doubt(
     rounds: &[Split],
     answers: &Predictions,
     (units, resampler): (&[String], &Resampler),
-) -> (CalibrationScores, Option<AbstentionScores>, PatientScores) {
+) -> (CalibrationScores, Option<AbstentionScores>, Option<PatientScores>) {
     let fold_of = fold_of(rounds, answers.len());
     let readings = readings(dataset, params, unit, &fold_of, answers);
     let mut calibrated = Predictions::default();
@@ -38,11 +38,12 @@ pub(super) fn doubt(
         calibrated.push(answer.labels[0], answer.probabilities.concat());
     }
     let rules: Vec<&Abstention> = fold_of.iter().map(|&fold| &readings[fold].abstention).collect();
+    let known = dataset.records.iter().all(|record| !record.patient.is_empty());
     let patients: Vec<_> = fold_of.iter().map(|&fold| readings[fold].patient.as_ref()).collect();
     (
         calibration_scores(None, answers, &calibrated, resampler),
         abstention_scores(&rules, &calibrated, units, &dataset.labels, resampler),
-        patient_scores(&patients, &calibrated, units, &dataset.labels, params.seed),
+        known.then(|| patient_scores(&patients, &calibrated, units, &dataset.labels, params.seed)),
     )
 }
 

@@ -66,7 +66,7 @@ pub(crate) fn calibration_scores(
 }
 
 /// `abstention` of `scores.json`. Every patient counts equally, as in the promise; images do where
-/// patients are unknown.
+/// patients are unknown. Below `by_patient` what is called a slice here is a patient.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AbstentionScores {
     /// Share of slices whose true label may be outside the set.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use nephros_core::{
-    input_gate::{FalseAlarms, Reason, Traits},
+    input_gate::{FalseAlarms, Traits},
     predictor::Predictor,
 };
 
@@ -84,11 +84,8 @@ pub(super) fn look(
     for (place, picture) in others.into_iter().zip(taken) {
         pictures[place] = picture;
     }
-    let input_gate = predictor.input_gate().map(|_| false_alarms(&reasons, &members, split));
+    let groups: BTreeSet<usize> = split.groups(&dataset.records, Subset::Test).into_iter().collect();
+    let count = |_| FalseAlarms::count(&reasons, groups.len(), split.unit.to_string());
+    let input_gate = predictor.input_gate().map(count);
     Ok(Looked { answers, input_gate, planes, pictures })
-}
-
-fn false_alarms(reasons: &[Vec<Reason>], members: &[(&Record, usize)], split: &Split) -> FalseAlarms {
-    let units: BTreeSet<String> = members.iter().map(|(record, _)| record.unit_name()).collect();
-    FalseAlarms::count(reasons, units.len(), split.unit.to_string())
 }

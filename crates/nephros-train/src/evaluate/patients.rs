@@ -12,13 +12,13 @@ use super::{
 };
 
 /// `by_patient` of `scores.json` and `crossval.json`: a patient is one case, however many images it has. One
-/// with images of two classes is two.
+/// with images of two classes is two. All images count, those too that the input gate would leave out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PatientScores {
     /// The headline figures.
     #[serde(flatten)]
     pub metrics: Metrics,
-    /// Patients.
+    /// Patients, one with images of two classes twice.
     pub n: usize,
     /// 95 % intervals by bootstrap over patients.
     pub interval_95: Intervals,

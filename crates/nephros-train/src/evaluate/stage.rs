@@ -101,9 +101,8 @@ impl fmt::Display for Scores {
             writeln!(f, "              sensitivity {sensitivity:.3} at a specificity of 0.9")?;
         }
         write!(f, "{}", Doubt(&self.calibration, self.abstention.as_ref(), "slices"))?;
-        if let Some(FalseAlarms { images, refused, share, by_code, .. }) = &self.input_gate {
-            let codes = by_code.iter().map(|(code, count)| format!("{} {count}", code.name()));
-            let codes = codes.collect::<Vec<_>>().join(", ");
+        if let Some(alarms @ FalseAlarms { images, refused, share, .. }) = &self.input_gate {
+            let codes = alarms.codes();
             write!(f, "\n  input gate  {refused} of {images} test images get no label ({share:.3})")?;
             write!(f, "{}", if codes.is_empty() { String::new() } else { format!(": {codes}") })?;
         }

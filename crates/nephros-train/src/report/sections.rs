@@ -270,11 +270,10 @@ pub(super) fn abstention(report: &Report, plot: &str) -> String {
 
 /// How many test images the input gate takes for no slice.
 fn input_gate(scores: &Scores) -> String {
-    let Some(FalseAlarms { images, refused, share, by_code, .. }) = &scores.input_gate else {
+    let Some(alarms @ FalseAlarms { images, refused, share, .. }) = &scores.input_gate else {
         return String::new();
     };
-    let codes = by_code.iter().map(|(code, count)| format!("{} {count}", code.name()));
-    let codes = codes.collect::<Vec<_>>().join(", ");
+    let codes = alarms.codes();
     let codes = if codes.is_empty() { String::new() } else { format!(" Reasons given: {codes}.") };
     paragraph(&format!(
         "The input gate gives {refused} of the {images} test images no label ({share:.3}). They are slices, so each of \

@@ -70,7 +70,9 @@ pub struct PredictArgs {
     /// Name the nearest training slice, by the network's features, of so many patients
     #[arg(long, value_name = "K", default_value_t = 0)]
     pub similar: usize,
-    /// Answer for each folder as one patient too, from all of its images that get a label
+    /// Answer for each folder as one patient too, from all of its own images that get a label
+    ///
+    /// All slices of a patient belong into one folder; a folder below it is another patient.
     #[arg(long)]
     pub patients: bool,
     /// Print one JSON object a line

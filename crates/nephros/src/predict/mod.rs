@@ -19,7 +19,7 @@ use self::{
 use crate::{
     cli::{Global, PredictArgs},
     errors::Status,
-    interrupt, model,
+    interrupt, model, output,
     progress::Display,
 };
 
@@ -31,6 +31,12 @@ pub fn run(args: &PredictArgs, global: &Global) -> anyhow::Result<Status> {
     let predictor = model::load(&args.model, global)?;
     if args.similar > 0 {
         model::check_cases(&predictor)?;
+    }
+    if args.patients && !predictor.knows_patients() && !global.quiet {
+        output::note(
+            "note: this model knows no error rate for patients: their probability is the mean of their images', and \
+             none is referred to a radiologist; train it on images of known patients",
+        );
     }
     let inputs: Vec<Input> = args.paths.iter().flat_map(|path| inputs::list(path)).collect();
     let widest = inputs.iter().map(|input| input.path.to_string_lossy().chars().count()).max();
@@ -50,8 +56,8 @@ pub fn run(args: &PredictArgs, global: &Global) -> anyhow::Result<Status> {
         task.advance(chunk.len() as u64);
     }
     drop(task);
-    for (folder, patient) in patients.unwrap_or_default().0 {
-        report.add_patient(&folder, &patient)?;
+    for patient in patients.iter().flat_map(Patients::all) {
+        report.add_patient(patient)?;
     }
     Ok(report.finish(global.quiet))
 }

@@ -128,10 +128,10 @@ impl<'a> Report<'a> {
         similar.iter().flatten().try_for_each(|slice| output::line(&similar_line(slice)))
     }
 
-    /// Writes the answer for all images of the folder `path` as one patient.
-    pub fn add_patient(&mut self, path: &Path, patient: &Patient) -> anyhow::Result<()> {
-        let path = path.to_string_lossy();
-        let Patient { slices, left_out } = patient;
+    /// Writes the answer for all images of a folder as one patient.
+    pub fn add_patient(&self, patient: &Patient) -> anyhow::Result<()> {
+        let Patient { folder, slices, left_out, .. } = patient;
+        let path = folder.to_string_lossy();
         let all = slices.len() + left_out;
         let probabilities = slices.iter().map(|slice| slice.probabilities.as_slice());
         let Some(PatientAnswer { prediction, answer }) = self.predictor.patient(probabilities) else {
