@@ -333,7 +333,7 @@ fn pool(
         doubt::doubt(dataset, params, unit, rounds, predictions, (&units, &resampler));
     Crossval {
         mean_fold_auroc: (!fold_aurocs.is_empty()).then_some(mean),
-        by_patient: by_patient,
+        by_patient,
         metrics: predictions.metrics(classes),
         interval_95: bootstrap(predictions, &resampler, classes),
         majority_accuracy: predictions.majority_accuracy(classes),
