@@ -15,7 +15,7 @@ use nephros_store::{Database, StoreConfig};
 use nephros_train::{
     config::{CONFIG_TEMPLATE, PARAMS_DEMO_TEMPLATE},
     controls::Checks,
-    evaluate::Scores,
+    evaluate::{PatientScores, Scores},
     phantom::{Cohort, ImageFormat, write_cohort},
     progress::Progress,
     split::{Split, Subset},
@@ -85,16 +85,23 @@ fn run_stages(project: &Project, progress: &dyn Progress) -> anyhow::Result<()> 
     output::line(&format!("gate: {}", scores.gate))
 }
 
-fn rows(scores: &Scores) -> [Row; 5] {
+fn rows(scores: &Scores) -> Vec<Row> {
     let row = |name, value, interval| Row { name, value, interval };
     let (metrics, intervals) = (&scores.metrics, &scores.interval_95);
-    [
+    let images = [
         row("accuracy", Some(metrics.accuracy), Some(intervals.accuracy)),
         row("sensitivity", Some(metrics.sensitivity), Some(intervals.sensitivity)),
         row("specificity", Some(metrics.specificity), Some(intervals.specificity)),
         row("AUROC", metrics.auroc, intervals.auroc),
         row("accuracy of naming the larger class", Some(scores.majority_accuracy), None),
-    ]
+    ];
+    let patients = scores.by_patient.iter().flat_map(|PatientScores { metrics, interval_95, .. }| {
+        [
+            row("patients, all slices: accuracy", Some(metrics.accuracy), Some(interval_95.accuracy)),
+            row("patients, all slices: AUROC", metrics.auroc, interval_95.auroc),
+        ]
+    });
+    images.into_iter().chain(patients).collect()
 }
 
 fn serve_project(project: Project, address: SocketAddr, global: &Global) -> anyhow::Result<Status> {
