@@ -44,7 +44,7 @@ use quantization::{GOLDEN_INT8_FILE, WEIGHTS_INT8_FILE};
 
 /// Latest format that this version reads, written for a bundle with 8-bit weights.
 pub const FORMAT_VERSION: u64 = 2;
-/// Format of a bundle without 8-bit weights: versions of nephros that know no others read it.
+/// Format of a bundle without 8-bit weights.
 const PLAIN_VERSION: u64 = 1;
 
 const META_FILE: &str = "bundle.json";
