@@ -241,8 +241,8 @@ impl Bundle {
         golden.replay(&predictor, golden::tolerance(files.precision), &golden_path)?;
         let predictor = predictor
             .with_input_gate(input_gate::read(dir, &meta, files.precision)?)
-            .with_reading(meta.calibration.clone(), meta.abstention.clone(), evaluation::read(dir, &meta)?)
-            .with_patient_reading(meta.patient.clone());
+            .with_reading(meta.calibration.clone(), meta.abstention.clone(), meta.patient.clone())
+            .with_evaluation(evaluation::read(dir, &meta)?);
         Ok((Self { meta, predictor }, made))
     }
 }
@@ -436,19 +436,27 @@ fn check_labels(path: &Path, labels: &[String], weights: &dyn Arrays) -> Result<
 /// What is made of the network's answers must be usable for these labels.
 fn check_reading(path: &Path, meta: &BundleMeta) -> Result<(), BundleError> {
     let refuse = |key, got| Err(BundleError::Reading { path: path.to_owned(), key, got });
-    match (&meta.calibration, &meta.abstention) {
-        (Some(calibration), _) if !calibration.is_usable() => {
-            refuse("calibration", format!("temperature {}", calibration.temperature))
-        }
-        (_, Some(abstention)) if !abstention.is_usable(meta.labels.len()) => {
-            let (thresholds, rate) = (&abstention.thresholds, abstention.error_rate);
-            refuse("abstention", format!("thresholds {thresholds:?} at error rate {rate}"))
-        }
-        _ => {
-            let fault = meta.patient.as_ref().and_then(|patient| patient.fault(meta.labels.len()));
-            fault.map_or(Ok(()), |(key, got)| refuse(key, got))
+    let patient = meta.patient.as_ref();
+    let calibrations = [
+        ("calibration", meta.calibration.as_ref()),
+        ("patient.calibration", patient.map(|patient| &patient.calibration)),
+    ];
+    for (key, calibration) in calibrations {
+        if let Some(Calibration { temperature, .. }) = calibration.filter(|it| !it.is_usable()) {
+            return refuse(key, format!("temperature {temperature}"));
         }
     }
+    let abstentions = [
+        ("abstention", meta.abstention.as_ref()),
+        ("patient.abstention", patient.map(|patient| &patient.abstention)),
+    ];
+    for (key, abstention) in abstentions {
+        let unusable = abstention.filter(|it| !it.is_usable(meta.labels.len()));
+        if let Some(Abstention { thresholds, error_rate, .. }) = unusable {
+            return refuse(key, format!("thresholds {thresholds:?} at error rate {error_rate}"));
+        }
+    }
+    Ok(())
 }
 
 fn replace_folder(dir: &Path, files: &[(&str, Vec<u8>)]) -> io::Result<()> {

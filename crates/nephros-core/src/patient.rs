@@ -31,18 +31,6 @@ pub struct PatientAnswer {
     pub answer: Option<Answer>,
 }
 
-impl PatientReading {
-    /// Why it cannot be used for `labels` labels, if it is so: the key and the values.
-    pub(crate) fn fault(&self, labels: usize) -> Option<(&'static str, String)> {
-        if !self.calibration.is_usable() {
-            return Some(("patient.calibration", format!("temperature {}", self.calibration.temperature)));
-        }
-        let Abstention { thresholds, error_rate, .. } = &self.abstention;
-        let fault = || format!("thresholds {thresholds:?} at error rate {error_rate}");
-        (!self.abstention.is_usable(labels)).then(|| ("patient.abstention", fault()))
-    }
-}
-
 /// The mean of the probabilities of slices, each `[labels]` and calibrated; `None` of no slice.
 ///
 /// The mean and not a product: one slice that is certain and wrong then weighs no more than another.
@@ -118,12 +106,5 @@ mod tests {
         assert!((read.prediction.probabilities[1] - 0.9).abs() < 1e-6, "{read:?}");
         assert_eq!(read.answer.unwrap().set, ["Tumor"]);
         assert_eq!(answer(None, &labels, []), None);
-    }
-
-    #[test]
-    fn what_cannot_be_used_is_named() {
-        assert_eq!(reading(0.5, [0.2, 0.2]).fault(2), None);
-        assert_eq!(reading(0.0, [0.2, 0.2]).fault(2).unwrap().0, "patient.calibration");
-        assert_eq!(reading(0.5, [0.2, 2.0]).fault(2).unwrap().0, "patient.abstention");
     }
 }

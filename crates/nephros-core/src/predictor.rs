@@ -287,14 +287,14 @@ impl Predictor {
         self,
         calibration: Option<Calibration>,
         abstention: Option<Abstention>,
-        evaluation: Option<Evaluation>,
+        patient: Option<PatientReading>,
     ) -> Self {
-        Self { calibration, abstention, evaluation, ..self }
+        Self { calibration, abstention, patient, ..self }
     }
 
-    /// The same network with what a bundle says about a patient's slices together.
-    pub(crate) fn with_patient_reading(self, patient: Option<PatientReading>) -> Self {
-        Self { patient, ..self }
+    /// The same network with what its last evaluation found.
+    pub(crate) fn with_evaluation(self, evaluation: Option<Evaluation>) -> Self {
+        Self { evaluation, ..self }
     }
 
     /// The same network with what decides which pictures get a label.

@@ -22,7 +22,7 @@ use crate::{
 /// Images in memory at a time.
 const GROUP: usize = 64;
 
-/// All of it.
+/// What came of them.
 pub(super) struct Looked {
     /// What the model says of each test image.
     pub answers: Predictions,
