@@ -21,6 +21,9 @@ from fixed_input import fixed_input
 # Keys of the convolutions (with their batch norms) between the poolings.
 BLOCKS = {
     "vgg16": [[(0,), (2,)], [(5,), (7,)], [(10,), (12,), (14,)], [(17,), (19,), (21,)], [(24,), (26,), (28,)]],
+    "vgg16-hypercolumn": [
+        [(0,), (2,)], [(5,), (7,)], [(10,), (12,), (14,)], [(17,), (19,), (21,)], [(24,), (26,), (28,)]
+    ],
     "compact": [[(0, 1)], [(4, 5)], [(8, 9)], [(12, 13), (15, 16)], [(19, 20)]],
 }
 
@@ -59,6 +62,16 @@ def halve(values):
     return values.reshape(batch, channels, height // 2, 2, width // 2, 2).max(axis=(3, 5))
 
 
+def hypercolumn(early, last):
+    """The mean of the earlier map over squares of four places beside the last map, the channels of either of unit
+    length at each place."""
+    height, width = (extent // 2 * 2 for extent in early.shape[2:])
+    squares = early[:, :, :height, :width].reshape(*early.shape[:2], height // 2, 2, width // 2, 2)
+    maps = squares.mean(axis=(3, 5)), last
+    lengths = (np.sqrt(np.maximum((values**2).sum(axis=1, keepdims=True), 1e-12)) for values in maps)
+    return np.concatenate([values / length for values, length in zip(maps, lengths)], axis=1)
+
+
 def forward(arrays, architecture, images):
     values = images.transpose(0, 3, 1, 2).astype(np.float64)
     blocks = BLOCKS[architecture]
@@ -76,6 +89,9 @@ def forward(arrays, architecture, images):
             values = values.mean(axis=(2, 3), keepdims=True)
         else:
             values = halve(values)
+            if architecture == "vgg16-hypercolumn" and number == len(blocks) - 1:
+                values = hypercolumn(fourth, values)
+            fourth = values
     values = values.reshape(len(values), -1)
     if "head.hidden.weight" in arrays:
         values = np.maximum(values @ arrays["head.hidden.weight"].T + arrays["head.hidden.bias"], 0)

@@ -3,7 +3,7 @@
 Usage: check_models.py FOLDER. Every FOLDER/*.h5 is loaded with its compile state, and in Keras 3
 every FOLDER/*.keras. Prints a JSON object on the last line: file name to outputs of the fixed
 input, the shapes, the names of the layers, what was warned of while loading, and the loss before
-and after a step.
+and after a step. What was trained is saved again, to FOLDER/again, as each kind of file.
 """
 
 import json
@@ -19,6 +19,9 @@ import numpy as np
 import tensorflow as tf
 
 from fixed_input import fixed_input
+
+
+KERAS_3 = not tf.keras.__version__.startswith("2.")
 
 
 def check(path):
@@ -43,13 +46,15 @@ def check(path):
         result["loss"] = float(model.evaluate(images, targets, verbose=0)[0])
         model.fit(images, targets, epochs=1, batch_size=len(images), verbose=0)
         result["loss_after"] = float(model.evaluate(images, targets, verbose=0)[0])
+        for kind in ["h5", "keras"] if KERAS_3 else ["h5"]:
+            model.save(path.parent / "again" / f"{path.stem}.{kind}")
     return result
 
 
 def main():
     folder = pathlib.Path(sys.argv[1])
-    keras_3 = not tf.keras.__version__.startswith("2.")
-    paths = [*folder.glob("*.h5"), *(folder.glob("*.keras") if keras_3 else [])]
+    (folder / "again").mkdir(exist_ok=True)
+    paths = [*folder.glob("*.h5"), *(folder.glob("*.keras") if KERAS_3 else [])]
     results = {path.name: check(path) for path in sorted(paths)}
     print(json.dumps({"keras": tf.keras.__version__, "models": results}))
 

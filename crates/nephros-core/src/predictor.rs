@@ -250,7 +250,7 @@ impl Predictor {
         // Too few labels say more than a head that does not fit them.
         check_labels(&labels)?;
         let image_size = preprocessing.image_size;
-        let features = Features::F32(architecture.build_features(weights, image_size)?);
+        let features = architecture.build_features(weights, image_size)?;
         let head = Head::new(architecture, hidden_units, labels.len(), image_size, weights)?;
         Self::assemble(id, labels, preprocessing, features, head)
     }

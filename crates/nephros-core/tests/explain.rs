@@ -64,9 +64,12 @@ fn the_analytic_gradient_is_that_of_the_predictor() {
     // VGG16's head on a flattened map of 1×1×512 and compact's on 128 means, with and without a
     // hidden layer; a central difference of 2^-6 through the engine's f32 head.
     const STEP: f32 = 0.015_625;
-    for (architecture, hidden_units) in
-        [(Architecture::Compact, 0), (Architecture::Compact, 7), (Architecture::Vgg16, 6)]
-    {
+    for (architecture, hidden_units) in [
+        (Architecture::Compact, 0),
+        (Architecture::Compact, 7),
+        (Architecture::Vgg16, 6),
+        (Architecture::Vgg16Hypercolumn, 3),
+    ] {
         let size = [32, 32, 3];
         let weights = weights(architecture, 3, hidden_units, size);
         let analytic = Gradient::new(architecture, hidden_units, 3, size, &weights).unwrap();
@@ -116,12 +119,17 @@ fn the_map_of_compact_adds_up_to_the_log_odds() {
 
 #[test]
 fn hirescam_of_a_flattened_map_adds_up_to_the_log_odds() {
+    adds_up_to_the_log_odds(Architecture::Vgg16);
+    adds_up_to_the_log_odds(Architecture::Vgg16Hypercolumn);
+}
+
+fn adds_up_to_the_log_odds(architecture: Architecture) {
     let size = [64, 64, 3];
-    let weights = weights(Architecture::Vgg16, 2, 0, size);
-    let id = "vgg16-test".to_owned();
+    let weights = weights(architecture, 2, 0, size);
+    let id = format!("{architecture}-test");
     let predictor =
-        Predictor::from_parts(Architecture::Vgg16, 0, labels(&["A", "B"]), preprocessing(size), &weights, id);
-    let explainer = Explainer::new(predictor.unwrap(), Architecture::Vgg16, 0, &weights).unwrap();
+        Predictor::from_parts(architecture, 0, labels(&["A", "B"]), preprocessing(size), &weights, id);
+    let explainer = Explainer::new(predictor.unwrap(), architecture, 0, &weights).unwrap();
     let input = noise(64 * 64 * 3, 2);
     let cells = explainer.cells(&input, 1, Weighting::EachCell).unwrap();
     assert_eq!((cells.height(), cells.width()), (2, 2)); // 64/32

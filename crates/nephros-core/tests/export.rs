@@ -97,6 +97,7 @@ fn keras_files_hold_the_same_model() {
     for (architecture, hidden_units) in [
         (Architecture::Vgg16, 0),
         (Architecture::Vgg16, 5),
+        (Architecture::Vgg16Hypercolumn, 3),
         (Architecture::Compact, 0),
         (Architecture::Compact, 7),
     ] {

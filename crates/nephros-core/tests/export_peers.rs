@@ -77,6 +77,8 @@ fn cases() -> Vec<Case> {
     vec![
         case("vgg16", Architecture::Vgg16, [64, 96, 3], 0, two),
         case("vgg16_hidden", Architecture::Vgg16, [96, 64, 3], 8, four),
+        // The fourth block has a row more than twice the last map's.
+        case("hypercolumn", Architecture::Vgg16Hypercolumn, [80, 64, 3], 8, two),
         case("compact", Architecture::Compact, [64, 48, 3], 0, two),
         case("compact_hidden", Architecture::Compact, [70, 90, 3], 8, four),
     ]
@@ -97,6 +99,11 @@ impl Case {
                 let center = if key.ends_with(".weight") { 1.0 } else { 0.0 };
                 tensor.values.iter_mut().for_each(|value| *value = center + 0.2 * *value);
             }
+        }
+        if self.architecture.tap().is_some() {
+            // Of values whose squares sum to 2 in 1,024, the head has to make more.
+            let head = weights.0.get_mut("head.hidden.weight").unwrap();
+            head.values.iter_mut().for_each(|value| *value *= 8.0);
         }
         let calibration = Calibration {
             method: CalibrationMethod::Temperature,

@@ -80,6 +80,7 @@ fn a_written_model_reads_back_the_same() {
     let cases = [
         (Architecture::Vgg16, [70, 40, 3], 0, 2),
         (Architecture::Vgg16, [70, 40, 3], 5, 3),
+        (Architecture::Vgg16Hypercolumn, [70, 40, 3], 3, 2),
         (Architecture::Compact, [48, 32, 3], 0, 4),
         (Architecture::Compact, [48, 32, 3], 7, 2),
     ];

@@ -106,9 +106,30 @@ fn dense(input: &[f64], weights: &Weights, key: &str) -> Vec<f64> {
     rows.map(|(row, bias)| bias + row.iter().zip(input).map(|(w, x)| w * x).sum::<f64>()).collect()
 }
 
+/// The mean of the earlier map over the squares that the last one has a place for, then the last one, the channels
+/// of each at each place of unit length.
+fn joined(early: &Planes, last: &Planes) -> Planes {
+    let ([first, ..], [second, height, width]) = (early.shape, last.shape);
+    let mean = |c: usize, y: usize, x: usize| {
+        let corners = [(0, 0), (0, 1), (1, 0), (1, 1)];
+        corners.map(|(dy, dx)| early.at(c, 2 * y + dy, 2 * x + dx)).iter().sum::<f64>() / 4.0
+    };
+    let own = |c: usize, y: usize, x: usize| last.at(c, y, x);
+    let length = |channels: usize, value: &dyn Fn(usize) -> f64| {
+        (0..channels).map(|c| value(c).powi(2)).sum::<f64>().max(1e-12).sqrt()
+    };
+    Planes::build([first + second, height, width], |c, y, x| match c.checked_sub(first) {
+        None => mean(c, y, x) / length(first, &|c| mean(c, y, x)),
+        Some(c) => own(c, y, x) / length(second, &|c| own(c, y, x)),
+    })
+}
+
 fn naive_logits(architecture: Architecture, weights: &Weights, image: &[f32], size: [usize; 3]) -> Vec<f64> {
     let start = Planes::from_image(image, size);
-    let features = architecture.layers().iter().fold(start, |map, layer| apply(&map, layer, weights));
+    let (below, above) = architecture.layers().split_at(architecture.tap().map_or(0, |tap| tap.layers));
+    let early = below.iter().fold(start, |map, layer| apply(&map, layer, weights));
+    let last = above.iter().fold(early.clone(), |map, layer| apply(&map, layer, weights));
+    let features = if architecture.tap().is_some() { joined(&early, &last) } else { last };
     if !weights.0.contains_key("head.hidden.weight") {
         return dense(&features.values, weights, "head");
     }
@@ -123,13 +144,20 @@ fn forward(network: &Network, input: &[f32]) -> Vec<f32> {
     output
 }
 
+/// The features of one image.
+fn extract(network: &Features, image: &[f32]) -> Vec<f32> {
+    let mut output = vec![f32::NAN; network.output().len()];
+    network.forward(image, 1, &mut output).unwrap();
+    output
+}
+
 fn check(architecture: Architecture, size: [usize; 3], labels: usize, hidden_units: usize) {
     let weights = weights(architecture, labels, hidden_units, size);
     let image = noise(size.iter().product(), 99);
     let features = architecture.build_features(&weights, size).unwrap();
     let head = architecture.build_head(&weights, labels, hidden_units, size).unwrap();
     assert_eq!(features.output(), architecture.feature_shape(size));
-    let logits = forward(&head, &forward(&features, &image));
+    let logits = forward(&head, &extract(&features, &image));
     let expected = naive_logits(architecture, &weights, &image, size);
     let scale = expected.iter().fold(1.0, |scale: f64, value| scale.max(value.abs()));
     assert_eq!(logits.len(), labels);
@@ -157,6 +185,46 @@ fn vgg16_of_a_small_image_equals_plain_loops() {
     check(Architecture::Vgg16, [32, 65, 3], 2, 0);
 }
 
+#[test]
+fn a_hypercolumn_holds_the_map_of_the_fourth_block_beside_the_last() {
+    // 50 by 65: the fourth block has a row more than twice the last map's.
+    check(Architecture::Vgg16Hypercolumn, [50, 65, 3], 2, 3);
+}
+
+#[test]
+fn a_hypercolumn_is_the_same_in_every_batch() {
+    let (size, architecture) = ([32, 64, 3], Architecture::Vgg16Hypercolumn);
+    let weights = weights(architecture, 2, 0, size);
+    let features = architecture.build_features(&weights, size).unwrap();
+    // More than are in memory at a time.
+    let images: Vec<Vec<f32>> = (0..10).map(|seed| noise(size.iter().product(), seed)).collect();
+    let mut together = vec![f32::NAN; 10 * features.output().len()];
+    features.forward(&images.concat(), 10, &mut together).unwrap();
+    let alone: Vec<f32> = images.iter().flat_map(|image| extract(&features, image)).collect();
+    assert_eq!(together, alone);
+
+    let mut broken = images.concat();
+    broken[9 * images[0].len() + 4] = f32::NAN;
+    let error = features.forward(&broken, 10, &mut together).unwrap_err();
+    assert_eq!(error.to_string(), "input image 9 has the value NaN at position 4, expected finite values");
+    let error = features.forward(&images[0], 2, &mut together).unwrap_err().to_string();
+    assert!(error.contains("output"), "{error}");
+}
+
+#[test]
+fn a_map_that_overflows_below_the_last_one_is_no_number_in_the_end() {
+    let (size, architecture) = ([32, 32, 3], Architecture::Vgg16Hypercolumn);
+    let mut weights = weights(architecture, 2, 0, size);
+    for value in &mut weights.0.get_mut("features.21.bias").unwrap().values {
+        *value = f32::MAX;
+    }
+    for value in &mut weights.0.get_mut("features.21.weight").unwrap().values {
+        *value = f32::MAX;
+    }
+    let features = architecture.build_features(&weights, size).unwrap();
+    assert!(extract(&features, &noise(size.iter().product(), 1)).iter().all(|value| value.is_nan()));
+}
+
 /// Writes the weights, so that they can be read one by one.
 fn on_disk(weights: &Weights) -> (tempfile::TempDir, ArrayFile) {
     let folder = tempfile::tempdir().unwrap();
@@ -173,7 +241,7 @@ fn weights_read_one_by_one_make_the_same_network() {
     let whole = Architecture::Compact.build_features(&weights, size).unwrap();
     let (_folder, file) = on_disk(&weights);
     let read = Architecture::Compact.build_features(&file, size).unwrap();
-    assert_eq!(forward(&read, &image), forward(&whole, &image));
+    assert_eq!(extract(&read, &image), extract(&whole, &image));
 }
 
 /// The network in 8 bits, by way of the file that a bundle holds, calibrated on the image.
@@ -182,26 +250,30 @@ fn quantized(architecture: Architecture, weights: &Weights, size: [usize; 3], im
     calibrator.add(image, 1).unwrap();
     let bytes = architecture.quantize(weights, size, (2, 0), &calibrator.finish()).unwrap();
     let file = ArrayFile::from_bytes(bytes, Path::new("w.int8.safetensors")).unwrap();
-    Features::Int8(architecture.build_quantized_features(&file, size, Options::default()).unwrap())
-}
-
-fn features(network: &Features, image: &[f32]) -> Vec<f32> {
-    let mut output = vec![f32::NAN; network.output().len()];
-    network.forward(image, 1, &mut output).unwrap();
-    output
+    architecture.build_quantized_features(&file, size, Options::default()).unwrap()
 }
 
 #[test]
 fn features_on_8_bit_maps_are_near_the_floats() {
+    near_the_floats(Architecture::Compact, 0.05);
+}
+
+#[test]
+fn a_hypercolumn_on_8_bit_maps_is_near_the_floats() {
+    near_the_floats(Architecture::Vgg16Hypercolumn, 0.1);
+}
+
+fn near_the_floats(architecture: Architecture, share: f32) {
     let size = [64, 48, 3];
-    let weights = weights(Architecture::Compact, 2, 0, size);
+    let weights = weights(architecture, 2, 0, size);
     let image = noise(size.iter().product(), 99);
-    let expected = forward(&Architecture::Compact.build_features(&weights, size).unwrap(), &image);
-    let got = features(&quantized(Architecture::Compact, &weights, size, &image), &image);
+    let expected = extract(&architecture.build_features(&weights, size).unwrap(), &image);
+    let got = extract(&quantized(architecture, &weights, size, &image), &image);
     let largest = expected.iter().copied().fold(0.0, f32::max);
     for (got, expected) in got.iter().zip(&expected) {
-        // A step is 1/255 of a map's largest value; five maps' errors stay below a twentieth.
-        assert!((got - expected).abs() <= 0.05 * largest, "expected {expected} of {largest}, got {got}");
+        // A step is 1/255 of a map's largest value; five maps' errors stay below a twentieth, twelve maps' below a
+        // tenth.
+        assert!((got - expected).abs() <= share * largest, "expected {expected} of {largest}, got {got}");
     }
 }
 
@@ -239,7 +311,7 @@ fn stored_8_bit_weights_give_the_integers_of_the_floats() {
     let mut expected = vec![f32::NAN; direct.output().len()];
     direct.forward(&image, 1, &mut expected).unwrap();
     assert!(expected.iter().any(|value| *value > 0.0));
-    assert_eq!(features(&quantized(Architecture::Vgg16, &weights, size, &image), &image), expected);
+    assert_eq!(extract(&quantized(Architecture::Vgg16, &weights, size, &image), &image), expected);
 }
 
 #[test]

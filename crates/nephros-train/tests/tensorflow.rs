@@ -12,7 +12,6 @@ use std::{
     process::Command,
 };
 
-use nephros_conv::{Network, Shape};
 use nephros_core::{
     keras::{self, ModelFile, Optimizer},
     network::Architecture,
@@ -67,19 +66,14 @@ fn run<T: DeserializeOwned>(environment: &str, script: &str, folder: &Path) -> O
 }
 
 /// The images of `scripts/interop/fixed_input.py`.
-fn fixed_input(shape: Shape, count: usize) -> Vec<f32> {
-    let values = (0..count * shape.len()).map(|position| {
+fn fixed_input(shape: [usize; 3], count: usize) -> Vec<f32> {
+    let length: usize = shape.iter().product();
+    let values = (0..count * length).map(|position| {
         let value = (position as u64 * 2_654_435_761 % (1 << 32)) >> 12;
-        let strength = 0.5_f32.powi((position / shape.len()) as i32);
+        let strength = 0.5_f32.powi((position / length) as i32);
         (value as f32 / (1 << 19) as f32 - 1.0) * strength
     });
     values.collect()
-}
-
-fn forward(network: &Network, input: &[f32], count: usize) -> Vec<f32> {
-    let mut output = vec![0.0; count * network.output().len()];
-    network.forward(input, count, &mut output).unwrap();
-    output
 }
 
 fn softmax(logits: &[f32]) -> Vec<f64> {
@@ -98,13 +92,16 @@ fn predict(
     head: Option<(usize, usize)>,
 ) -> Outputs {
     let network = architecture.build_features(weights, image_size).unwrap();
-    let features = forward(&network, &fixed_input(network.input(), 3), 3);
+    let mut features = vec![0.0; 3 * network.output().len()];
+    network.forward(&fixed_input(image_size, 3), 3, &mut features).unwrap();
     let Some((hidden_units, classes)) = head else {
         let images = features.chunks(network.output().len());
         return images.map(|image| image.iter().map(|&value| f64::from(value)).collect()).collect();
     };
     let head = architecture.build_head(weights, classes, hidden_units, image_size).unwrap();
-    forward(&head, &features, 3).chunks(classes).map(softmax).collect()
+    let mut logits = vec![0.0; 3 * classes];
+    head.forward(&features, 3, &mut logits).unwrap();
+    logits.chunks(classes).map(softmax).collect()
 }
 
 fn largest(outputs: &Outputs) -> f64 {
@@ -135,8 +132,12 @@ fn random_weights(architecture: Architecture, image_size: [usize; 3], head: (usi
         if shape.len() == 4 {
             continue;
         }
-        // Variance 1 / inputs keeps logits near 1; offsets stay small.
+        // Variance 1 / inputs keeps logits near 1; offsets stay small. Of a hypercolumn's values the squares sum to 2
+        // in 1,024.
         let (scale, center) = match shape[..] {
+            [_, inputs] if architecture.tap().is_some() && inputs > 1024 => {
+                ((3.0 * 512.0 / inputs as f32).sqrt(), 0.0)
+            }
             [_, inputs] => ((3.0 / inputs as f32).sqrt(), 0.0),
             _ if key.ends_with("running_var") => (0.5, 1.0),
             _ if key.starts_with("features") && key.ends_with(".weight") => (0.3, 1.0),
@@ -175,6 +176,9 @@ fn cases() -> Vec<Case> {
         case("base_model_updated.h5", Architecture::Vgg16, [64, 64, 3], Some((0, 2)), sgd),
         case("model.h5", Architecture::Vgg16, [64, 96, 3], Some((8, 3)), Optimizer::Adam),
         case("full_size.h5", Architecture::Vgg16, [224, 224, 3], Some((0, 2)), sgd),
+        // The fourth block has a row more than twice the last map's.
+        case("hypercolumn_base.h5", Architecture::Vgg16Hypercolumn, [80, 64, 3], None, sgd),
+        case("hypercolumn.h5", Architecture::Vgg16Hypercolumn, [80, 64, 3], Some((8, 3)), sgd),
         case("compact_base.h5", Architecture::Compact, [64, 64, 3], None, sgd),
         case("compact.h5", Architecture::Compact, [64, 48, 3], Some((0, 2)), Optimizer::Adam),
         case("compact_hidden.h5", Architecture::Compact, [64, 64, 3], Some((8, 4)), sgd),
@@ -192,7 +196,7 @@ fn write(case: &Case, folder: &Path) -> Outputs {
         hidden_units,
         classes: head.map(|_| classes),
         weights: &weights,
-        frozen: architecture == Architecture::Vgg16,
+        frozen: architecture.is_published(),
         optimizer,
         learning_rate: 0.001,
     };
@@ -208,19 +212,34 @@ fn check_what_we_write(environment: &str) {
         let checked = &report.models[case.name];
         assert_agrees(case.name, &report.keras, ours, &checked.outputs);
         assert_eq!(checked.input_shape[1..], case.image_size.map(Some));
-        // The first convolution; `frozen` is set for VGG16.
-        assert_eq!(checked.trainable[1], case.architecture == Architecture::Compact);
+        // The first convolution.
+        assert_eq!(checked.trainable[1], !case.architecture.is_published());
         if case.head.is_some() {
             check_training(case, checked);
         } else {
             assert_eq!(checked.optimizer, None);
         }
     }
+    check_what_is_saved_again(environment, folder.path());
     // The names of keras.applications.VGG16(include_top=False).
     let layers = &report.models["base_model.h5"].layers;
     assert_eq!(layers[..4], ["input_1", "block1_conv1", "block1_conv2", "block1_pool"]);
     assert_eq!(layers.last().unwrap(), "block5_pool");
     assert_eq!(layers.len(), 19); // 1 input, 13 convolutions, 5 poolings.
+}
+
+/// Keras orders layers anew, and here it has trained the head.
+fn check_what_is_saved_again(environment: &str, folder: &Path) {
+    let kinds: &[&str] = if environment == "tf" { &["h5", "keras"] } else { &["h5"] };
+    for kind in kinds {
+        let path = folder.join(format!("again/hypercolumn.{kind}"));
+        let model = keras::read_model(&path).unwrap();
+        assert_eq!(model.architecture, Architecture::Vgg16Hypercolumn, "{kind}");
+        let written = keras::read_model(&folder.join("hypercolumn.h5")).unwrap();
+        for (key, tensor) in &model.weights.0 {
+            assert_eq!(key.starts_with("features"), *tensor == written.weights.0[key], "{kind}: {key}");
+        }
+    }
 }
 
 fn check_training(case: &Case, checked: &Checked) {

@@ -111,9 +111,9 @@ fn build(args: &BenchArgs, precision: Precision, isa: Isa) -> anyhow::Result<(Fe
     }
     let head = Architecture::Vgg16.build_head(&file, labels(&file), 0, IMAGE_SIZE)?;
     let features = match precision {
-        Precision::F32 => Features::F32(Architecture::Vgg16.build_features_with(&file, IMAGE_SIZE, options)?),
+        Precision::F32 => Architecture::Vgg16.build_features_with(&file, IMAGE_SIZE, options)?,
         Precision::Int8 => {
-            Features::Int8(Architecture::Vgg16.build_quantized_features(&file, IMAGE_SIZE, options)?)
+            Architecture::Vgg16.build_quantized_features(&file, IMAGE_SIZE, options)?
         }
     };
     Ok((features, head, start.elapsed().as_secs_f64() * 1e3))

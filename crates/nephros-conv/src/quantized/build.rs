@@ -60,6 +60,14 @@ impl QuantizedBuilder {
         })
     }
 
+    /// The same for an input of many channels with values from 0 to this, where no convolution runs in floats: its
+    /// 8 bits stand for these. Without it they stand for 0 to 1.
+    #[must_use]
+    pub fn with_largest_input(self, maximum: f32) -> Self {
+        let step = step(maximum);
+        Self { step, first_step: step, ..self }
+    }
+
     /// Whether a convolution that comes next runs in floats: one on few channels at the start.
     pub fn next_in_floats(&self) -> bool {
         self.convolutions == 0 && self.layers.is_empty() && self.shape.channels <= FLOAT_CHANNELS

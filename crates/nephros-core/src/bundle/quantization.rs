@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     digest::sha256,
-    network::{Features, Precision},
+    network::Precision,
     predictor::{Head, ModelError, Predictor},
     weights::{ArrayFile, Arrays, replace_file},
 };
@@ -242,5 +242,5 @@ pub(super) fn build(meta: &BundleMeta, file: &ArrayFile) -> Result<Predictor, Mo
     let head = Head::new(architecture, meta.hidden_units, meta.labels.len(), size, file)?;
     let (labels, preprocessing) = (meta.labels.clone(), meta.preprocessing.clone());
     let id = format!("{}-{}", meta.id, Precision::Int8);
-    Predictor::assemble(id, labels, preprocessing, Features::Int8(features), head)
+    Predictor::assemble(id, labels, preprocessing, features, head)
 }

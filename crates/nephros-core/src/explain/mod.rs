@@ -33,7 +33,7 @@ use self::{
 };
 use crate::{
     input_gate::Similar,
-    network::{Architecture, FeatureLayer, NetworkError, Precision},
+    network::{Architecture, FeatureLayer, NetworkError, Precision, pools},
     pixels::{Frame, RgbImage},
     predictor::{ModelError, Origin, PredictError, Prediction, Predictor},
     preprocessing::Normalization,
@@ -262,9 +262,8 @@ impl Explainer {
     /// The class activation map of one network input, on its pixels.
     fn cam(&self, input: &[f32], class: usize, weighting: Weighting) -> Result<HeatMap, PredictError> {
         let [height, width, _] = self.predictor.preprocessing().image_size;
-        let layers = self.parts.architecture.layers();
-        let pools = layers.iter().filter(|layer| matches!(layer, FeatureLayer::MaxPool { .. })).count();
-        Ok(self.cells(input, class, weighting)?.magnified(height, width, 1 << pools))
+        let pixels = 1 << pools(self.parts.architecture.layers());
+        Ok(self.cells(input, class, weighting)?.magnified(height, width, pixels))
     }
 
     /// The class activation map of one network input, on the cells of the last feature map.

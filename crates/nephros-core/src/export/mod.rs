@@ -177,5 +177,5 @@ pub fn bytes(path: &Path) -> io::Result<u64> {
 
 /// Whether only the head of a network learns, by its `params.yaml` or as is usual.
 fn frozen(architecture: Architecture, params: &Value) -> bool {
-    architecture == Architecture::Vgg16 && params["FREEZE_ALL"] != Value::Bool(false)
+    architecture.is_published() && params["FREEZE_ALL"] != Value::Bool(false)
 }

@@ -112,18 +112,25 @@ fn snake_case(class: &str) -> String {
 /// `config.json`.
 fn config(model: &ModelFile<'_>, layers: &[KerasLayer]) -> Value {
     let image = model.image_size.map(|extent| extent as u64);
-    let mut shape = image.to_vec();
+    let mut shapes = BTreeMap::from([(INPUT_NAME, image.to_vec())]);
     let mut entries = vec![object(
         "keras.layers",
         "InputLayer",
-        &json!({"batch_shape": batch(&shape), "dtype": "float32", "sparse": false, "name": INPUT_NAME}),
+        &json!({"batch_shape": batch(&image), "dtype": "float32", "sparse": false, "name": INPUT_NAME}),
     )];
     entries[0]["name"] = INPUT_NAME.into();
     entries[0]["inbound_nodes"] = json!([]);
     let mut previous = INPUT_NAME;
     for layer in layers {
-        entries.push(entry(layer, previous, &shape));
-        shape = output_shape(layer, &shape);
+        let names: Vec<&str> = match layer.inputs.as_slice() {
+            [] => vec![previous],
+            names => names.iter().map(String::as_str).collect(),
+        };
+        let inputs: Vec<(&str, &[u64])> =
+            names.iter().filter_map(|name| Some((*name, shapes.get(name)?.as_slice()))).collect();
+        entries.push(entry(layer, &inputs));
+        let shape = output_shape(layer, &inputs);
+        shapes.insert(&layer.name, shape);
         previous = &layer.name;
     }
     let config = json!({"name": MODEL_NAME, "trainable": true, "layers": entries,
@@ -140,8 +147,8 @@ fn object(module: &str, class: &str, config: &Value) -> Value {
     json!({"module": module, "class_name": class, "config": config, "registered_name": null})
 }
 
-/// One of `layers`.
-fn entry(layer: &KerasLayer, previous: &str, input: &[u64]) -> Value {
+/// One of `layers`, with the names and shapes of those whose outputs it takes.
+fn entry(layer: &KerasLayer, inputs: &[(&str, &[u64])]) -> Value {
     let dtype = object("keras", "DTypePolicy", &json!({"name": "float32"}));
     let mut config = Map::new();
     config.insert("name".to_owned(), layer.name.clone().into());
@@ -150,12 +157,22 @@ fn entry(layer: &KerasLayer, previous: &str, input: &[u64]) -> Value {
     for (key, value) in layer.config.as_object().into_iter().flatten() {
         config.insert(key.clone(), modern(key, value));
     }
-    let tensor = json!({"class_name": "__keras_tensor__", "config": {"shape": batch(input), "dtype": "float32",
-        "keras_history": [previous, 0, 0]}});
+    let tensor = |(name, shape): &(&str, &[u64])| {
+        json!({"class_name": "__keras_tensor__", "config": {"shape": batch(shape), "dtype": "float32",
+            "keras_history": [name, 0, 0]}})
+    };
+    // One input is an argument, several are a list as the only argument.
+    let (argument, shape) = match inputs {
+        [input] => (tensor(input), batch(input.1)),
+        inputs => (
+            inputs.iter().map(tensor).collect(),
+            inputs.iter().map(|(_, shape)| batch(shape)).collect(),
+        ),
+    };
     let mut entry = object("keras.layers", layer.class, &config.into());
-    entry["build_config"] = json!({"input_shape": batch(input)});
+    entry["build_config"] = json!({"input_shape": shape});
     entry["name"] = layer.name.clone().into();
-    entry["inbound_nodes"] = json!([{"args": [tensor], "kwargs": {}}]);
+    entry["inbound_nodes"] = json!([{"args": [argument], "kwargs": {}}]);
     entry
 }
 
@@ -177,14 +194,23 @@ fn batch(shape: &[u64]) -> Value {
     std::iter::once(Value::Null).chain(shape.iter().map(|&extent| extent.into())).collect()
 }
 
-/// Shape of a layer's output for an input of `[height, width, channels]` or `[features]`.
-fn output_shape(layer: &KerasLayer, input: &[u64]) -> Vec<u64> {
+/// Shape of a layer's output for inputs of `[height, width, channels]` or `[features]`.
+fn output_shape(layer: &KerasLayer, inputs: &[(&str, &[u64])]) -> Vec<u64> {
+    let input = inputs.first().map_or(&[][..], |(_, shape)| shape);
     let channels = input.last().copied();
     // Kernels end with their outputs.
     let outputs = layer.arrays.first().and_then(|kernel| kernel.shape.last()).copied();
     match layer.class {
         "Conv2D" => input[..2].iter().copied().chain(outputs).collect(),
         "MaxPooling2D" => input[..2].iter().map(|extent| extent / 2).chain(channels).collect(),
+        "AveragePooling2D" => {
+            let side = layer.config["pool_size"][0].as_u64().unwrap_or(1).max(1);
+            input[..2].iter().map(|extent| extent / side).chain(channels).collect()
+        }
+        "Concatenate" => {
+            let channels = inputs.iter().filter_map(|(_, shape)| shape.last()).sum();
+            input[..2].iter().copied().chain([channels]).collect()
+        }
         "GlobalAveragePooling2D" => channels.into_iter().collect(),
         "Flatten" => vec![input.iter().product()],
         "Dense" => outputs.into_iter().collect(),

@@ -1,5 +1,7 @@
 //! `model_config`: Keras' JSON description of a model, read into the operations it performs.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 
 use super::{KerasErrorKind, archive::LayerNames};
@@ -17,6 +19,9 @@ pub(super) enum Operation {
     MaxPool,
     /// Mean over rows and columns.
     GlobalAveragePool,
+    /// The map after the first `early` steps, averaged over squares of `side` places, then the map before this
+    /// step, the channels of each at each place of unit length.
+    Hypercolumn { early: usize, side: usize },
     /// `[height, width, channels]` to one axis.
     Flatten,
     /// Fully connected.
@@ -78,15 +83,73 @@ fn read_model(
     let Some(layers) = layers else {
         return Err(missing("`layers`", config["name"].as_str().unwrap_or("model")));
     };
-    let mut previous: Option<&str> = None;
     let mut names = LayerNames::default();
-    for layer in layers {
-        let layer = Layer::new(layer, group, |class| format!("{path}/{}", names.next(class)))?;
-        layer.check_chain(previous)?;
+    let layers = layers
+        .iter()
+        .map(|layer| Layer::new(layer, group, |class| format!("{path}/{}", names.next(class))))
+        .collect::<Result<Vec<_>, _>>()?;
+    let join = layers.iter().find(|layer| layer.class == "Concatenate");
+    let join = join.map(|concatenate| Join::new(concatenate, &layers)).transpose()?;
+    let mut previous: Option<&str> = None;
+    let mut steps_after = BTreeMap::new();
+    for layer in &layers {
+        match &join {
+            Some(join) if join.between.contains(layer.name) => continue,
+            Some(join) if join.name == layer.name && previous == Some(join.last) => {
+                let early = steps_after.get(join.early).copied();
+                let early = early.ok_or_else(|| layer.unsupported("expected maps of layers before it"))?;
+                layer.push(chain, Operation::Hypercolumn { early, side: join.side });
+            }
+            _ => {
+                layer.check_chain(previous)?;
+                layer.read(chain)?;
+            }
+        }
         previous = Some(layer.name);
-        layer.read(chain)?;
+        steps_after.insert(layer.name, chain.steps.len());
     }
     Ok(())
+}
+
+/// The one branch that is understood: an earlier map, averaged over squares, beside the last one, both brought
+/// to unit length.
+struct Join<'a> {
+    /// The concatenation.
+    name: &'a str,
+    /// Where the earlier map comes from.
+    early: &'a str,
+    /// Where the last one comes from.
+    last: &'a str,
+    /// Rows and columns of a square.
+    side: usize,
+    /// What stands between the maps and the concatenation, wherever in the file.
+    between: BTreeSet<&'a str>,
+}
+
+impl<'a> Join<'a> {
+    fn new(concatenate: &Layer<'a>, layers: &[Layer<'a>]) -> Result<Self, KerasErrorKind> {
+        let refusal =
+            || concatenate.unsupported("expected an earlier map and the last one, each of unit length");
+        let named = |name: &str| layers.iter().find(|layer| layer.name == name);
+        let source = |name: &str, class: &str| -> Result<(&Layer<'a>, &'a str), KerasErrorKind> {
+            let layer = named(name).filter(|layer| layer.class == class).ok_or_else(refusal)?;
+            match layer.inputs().as_slice() {
+                [input] => Ok((layer, *input)),
+                _ => Err(refusal()),
+            }
+        };
+        let inputs = concatenate.inputs();
+        let [early_unit, last_unit] = inputs.as_slice() else { return Err(refusal()) };
+        concatenate.expect_last_axis()?;
+        let (early_layer, average) = source(early_unit, "UnitNormalization")?;
+        let (last_layer, last) = source(last_unit, "UnitNormalization")?;
+        early_layer.expect_last_axis()?;
+        last_layer.expect_last_axis()?;
+        let (pool, early) = source(average, "AveragePooling2D")?;
+        let side = pool.check_average()?;
+        let between = [*early_unit, *last_unit, average].into();
+        Ok(Self { name: concatenate.name, early, last, side, between })
+    }
 }
 
 fn missing(expected: &'static str, parent: &str) -> KerasErrorKind {
@@ -128,11 +191,10 @@ impl<'a> Layer<'a> {
 
     /// Refuses graphs: each layer takes the one before it, and nothing else.
     fn check_chain(&self, previous: Option<&str>) -> Result<(), KerasErrorKind> {
-        let Some(nodes) = self.json["inbound_nodes"].as_array() else { return Ok(()) };
-        let mut inputs = Vec::new();
-        for node in nodes {
-            collect_inputs(node, &mut inputs);
+        if !self.json["inbound_nodes"].is_array() {
+            return Ok(());
         }
+        let inputs = self.inputs();
         let expected: Vec<&str> = previous.into_iter().collect();
         if inputs == expected {
             return Ok(());
@@ -142,6 +204,15 @@ impl<'a> Layer<'a> {
             quote(&expected).unwrap_or_else(|| "of the model".to_owned()),
             quote(&inputs).unwrap_or_else(|| "none".to_owned())
         )))
+    }
+
+    /// The layers whose outputs this one takes, where the model is a graph.
+    fn inputs(&self) -> Vec<&'a str> {
+        let mut inputs = Vec::new();
+        for node in self.json["inbound_nodes"].as_array().into_iter().flatten() {
+            collect_inputs(node, &mut inputs);
+        }
+        inputs
     }
 
     fn read(&self, chain: &mut Chain) -> Result<(), KerasErrorKind> {
@@ -245,12 +316,27 @@ impl<'a> Layer<'a> {
         self.expect("padding", &["valid".into()])
     }
 
+    /// The rows and columns of the squares that are averaged.
+    fn check_average(&self) -> Result<usize, KerasErrorKind> {
+        self.expect_channels_last()?;
+        let size = &self.config["pool_size"];
+        self.expect("strides", &[size.clone(), Value::Null])?;
+        self.expect("padding", &["valid".into()])?;
+        let side = size[0].as_u64().and_then(|side| usize::try_from(side).ok());
+        side.filter(|side| *side > 0 && size[0] == size[1])
+            .ok_or_else(|| self.unsupported("expected a square pool_size"))
+    }
+
+    /// Keras wraps the axis in a list once the layer is built.
+    fn expect_last_axis(&self) -> Result<(), KerasErrorKind> {
+        self.expect("axis", &[(-1).into(), 3.into(), [3].as_slice().into(), [-1].as_slice().into()])
+    }
+
     fn check_batch_norm(&self) -> Result<(), KerasErrorKind> {
         self.expect("epsilon", &[BATCH_NORM_EPSILON.into()])?;
         self.expect("center", &[true.into()])?;
         self.expect("scale", &[true.into()])?;
-        // Keras wraps the axis in a list once the layer is built.
-        self.expect("axis", &[3.into(), (-1).into(), [3].as_slice().into(), [-1].as_slice().into()])
+        self.expect_last_axis()
     }
 
     fn check_relu(&self) -> Result<(), KerasErrorKind> {
@@ -385,6 +471,76 @@ mod tests {
         ];
         for (layer, expected) in cases {
             assert_eq!(parse(&sequential(&[layer])).unwrap_err().to_string(), expected);
+        }
+    }
+
+    /// `b` beside `a`, from which it is made, each of unit length.
+    fn joined(change: impl FnOnce(&mut Vec<Value>)) -> String {
+        let node = |inputs: &[&str]| -> Value {
+            json!([inputs.iter().map(|input| json!([input, 0, 0, {}])).collect::<Vec<_>>()])
+        };
+        let layer = |class: &str, name: &str, inputs: &[&str], mut config: Value| {
+            config["name"] = name.into();
+            json!({"class_name": class, "config": config, "name": name, "inbound_nodes": node(inputs)})
+        };
+        let square = json!({"pool_size": [2, 2], "strides": [2, 2], "padding": "valid"});
+        let mut layers = vec![
+            layer("InputLayer", "input", &[], json!({})),
+            layer("MaxPooling2D", "a", &["input"], square.clone()),
+            layer("MaxPooling2D", "b", &["a"], square.clone()),
+            // Keras orders layers by how far they are from the output.
+            layer("UnitNormalization", "second", &["b"], json!({"axis": [3]})),
+            layer("AveragePooling2D", "average", &["a"], square),
+            layer("UnitNormalization", "first", &["average"], json!({"axis": -1})),
+            layer("Concatenate", "both", &["first", "second"], json!({"axis": -1})),
+            layer("Flatten", "flatten", &["both"], json!({})),
+        ];
+        change(&mut layers);
+        json!({"class_name": "Functional", "config": {"name": "model", "layers": layers}}).to_string()
+    }
+
+    #[test]
+    fn an_earlier_map_beside_the_last_is_understood() {
+        let expected = [
+            Operation::MaxPool,
+            Operation::MaxPool,
+            Operation::Hypercolumn { early: 1, side: 2 },
+            Operation::Flatten,
+        ];
+        assert_eq!(operations(&joined(|_| ())), expected);
+    }
+
+    #[test]
+    fn other_joined_maps_are_refused() {
+        let cases: [(fn(&mut Vec<Value>), &str); 6] = [
+            (
+                |layers| layers[6]["inbound_nodes"][0][0][0] = "a".into(),
+                "layer `both` (Concatenate) is not supported: expected an earlier map and the last one, each of \
+                 unit length",
+            ),
+            (
+                |layers| layers[6]["config"]["axis"] = 1.into(),
+                "layer `both` (Concatenate) is not supported: expected axis -1, got 1",
+            ),
+            (
+                |layers| layers[4]["config"]["pool_size"] = json!([2, 1]),
+                "layer `average` (AveragePooling2D) is not supported: expected strides [2,1], got [2,2]",
+            ),
+            (
+                |layers| layers[5]["config"]["axis"] = json!([1, 2]),
+                "layer `first` (UnitNormalization) is not supported: expected axis -1, got [1,2]",
+            ),
+            (
+                |layers| layers[3]["inbound_nodes"][0][0][0] = "a".into(),
+                "layer `both` (Concatenate) is not supported: expected the input `b`, got `first`, `second`",
+            ),
+            (
+                |layers| layers[4]["inbound_nodes"][0][0][0] = "flatten".into(),
+                "layer `both` (Concatenate) is not supported: expected maps of layers before it",
+            ),
+        ];
+        for (change, expected) in cases {
+            assert_eq!(parse(&joined(change)).unwrap_err().to_string(), expected);
         }
     }
 

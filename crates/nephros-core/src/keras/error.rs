@@ -188,7 +188,7 @@ impl Hint for KerasError {
                 "use the file as `WEIGHTS` in params.yaml, or save the whole model with `model.save(\"model.h5\")`"
             }
             KerasErrorKind::UnsupportedLayer { .. } | KerasErrorKind::UnknownNetwork { .. } => {
-                "supported are VGG16 + Flatten + an optional hidden Dense (relu) + Dense (softmax), and nephros' compact network"
+                "supported are VGG16 + Flatten + an optional hidden Dense (relu) + Dense (softmax), and the models that nephros writes"
             }
             KerasErrorKind::NoHead => "use the file as `WEIGHTS` in params.yaml and train a head",
             KerasErrorKind::ElementType { .. } => "save the model with the float32 policy",

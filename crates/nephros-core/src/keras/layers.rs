@@ -5,12 +5,17 @@ use serde_json::{Value, json};
 use super::{
     KerasErrorKind, ModelFile, batch_norm_name, config::BATCH_NORM_EPSILON, layout, topology::feature_map,
 };
-use crate::{network::FeatureLayer, weights::Weights};
+use crate::{
+    network::{FeatureLayer, Tap},
+    weights::Weights,
+};
 
 /// A Keras layer with its weights in Keras' axis order.
 pub(super) struct KerasLayer {
     pub class: &'static str,
     pub name: String,
+    /// Names of the layers whose outputs it takes; none for that of the layer before.
+    pub inputs: Vec<String>,
     /// Without `name`, `trainable` and `dtype`.
     pub config: Value,
     pub trainable: bool,
@@ -30,6 +35,12 @@ pub(super) fn keras_layers(model: &ModelFile<'_>) -> Result<Vec<KerasLayer>, Ker
     let mut layers = Vec::new();
     for layer in model.architecture.layers() {
         push_feature(&mut layers, model, *layer)?;
+    }
+    if let Some(tap) = model.architecture.tap() {
+        push_hypercolumn(&mut layers, model.architecture.layers(), tap);
+    }
+    if model.frozen {
+        layers.iter_mut().for_each(|layer| layer.trainable = false);
     }
     let Some(classes) = model.classes else { return Ok(layers) };
     let mut inputs = map.height * map.width * map.channels;
@@ -73,16 +84,34 @@ fn push_feature(
             layers.push(plain("GlobalAveragePooling2D", "global_average_pooling2d", config));
         }
     }
-    if model.frozen {
-        for layer in layers.iter_mut() {
-            layer.trainable = false;
-        }
-    }
     Ok(())
 }
 
+/// The map of the tap, averaged to the places of the last one, beside it, each of unit length.
+fn push_hypercolumn(layers: &mut Vec<KerasLayer>, features: &[FeatureLayer], tap: Tap) {
+    let pool = |layer: Option<&FeatureLayer>| match layer {
+        Some(FeatureLayer::MaxPool { keras_name }) => (*keras_name).to_owned(),
+        _ => String::new(),
+    };
+    let (early, last) = (pool(features[..tap.layers].last()), pool(features.last()));
+    let config = json!({"pool_size": [tap.side, tap.side], "padding": "valid", "strides": [tap.side, tap.side],
+        "data_format": "channels_last"});
+    let names = [early.replace("pool", "average"), early.replace("pool", "unit"), last.replace("pool", "unit")];
+    let [average, early_unit, last_unit] = names;
+    let unit = |name: &str, input: String| KerasLayer {
+        inputs: vec![input],
+        ..plain("UnitNormalization", name, json!({"axis": -1}))
+    };
+    layers.push(KerasLayer { inputs: vec![early], ..plain("AveragePooling2D", &average, config) });
+    layers.push(unit(&early_unit, average));
+    layers.push(unit(&last_unit, last));
+    let inputs = vec![early_unit, last_unit];
+    layers.push(KerasLayer { inputs, ..plain("Concatenate", "hypercolumn", json!({"axis": -1})) });
+}
+
 fn plain(class: &'static str, name: &str, config: Value) -> KerasLayer {
-    KerasLayer { class, name: name.to_owned(), config, trainable: true, arrays: Vec::new() }
+    let (name, inputs, arrays) = (name.to_owned(), Vec::new(), Vec::new());
+    KerasLayer { class, name, inputs, config, trainable: true, arrays }
 }
 
 fn conv(

@@ -5,7 +5,7 @@ use super::{
     config::{Chain, Operation, Step},
     layout::Map,
 };
-use crate::network::{Architecture, FeatureLayer};
+use crate::network::{Architecture, FeatureLayer, pools};
 
 /// Largest height or width that is believed.
 const MAX_SIDE: usize = 8192;
@@ -44,7 +44,8 @@ struct Expected {
 
 /// Finds the architecture whose layers the chain begins with.
 pub(super) fn recognise(chain: &Chain) -> Result<Topology<'_>, KerasErrorKind> {
-    let candidates = [Architecture::Vgg16, Architecture::Compact];
+    // What begins as another does comes before it.
+    let candidates = [Architecture::Vgg16Hypercolumn, Architecture::Vgg16, Architecture::Compact];
     let mut closest = (0, KerasErrorKind::NoHead);
     for architecture in candidates {
         match split_features(architecture, &chain.steps) {
@@ -63,7 +64,7 @@ type Split<'a> = (Vec<Feature<'a>>, &'a [Step]);
 
 /// Fails with the number of steps that fit.
 fn split_features(architecture: Architecture, steps: &[Step]) -> Result<Split<'_>, (usize, KerasErrorKind)> {
-    let expected = expand(architecture.layers());
+    let expected = expected(architecture);
     let mut features = Vec::new();
     for (place, expected) in expected.iter().enumerate() {
         match steps.get(place) {
@@ -74,6 +75,18 @@ fn split_features(architecture: Architecture, steps: &[Step]) -> Result<Split<'_
         }
     }
     Ok((features, &steps[expected.len()..]))
+}
+
+/// The layers of an architecture, and what joins an earlier map to the last one.
+fn expected(architecture: Architecture) -> Vec<Expected> {
+    let layers = architecture.layers();
+    let mut all = expand(layers);
+    if let (Some(tap), Some(&layer)) = (architecture.tap(), layers.last()) {
+        let early = expand(&layers[..tap.layers]).len();
+        let operation = Operation::Hypercolumn { early, side: tap.side };
+        all.push(Expected { operation, layer });
+    }
+    all
 }
 
 fn expand(layers: &[FeatureLayer]) -> Vec<Expected> {
@@ -169,6 +182,7 @@ fn describe(operation: Operation) -> String {
     match operation {
         Operation::Conv { outputs, .. } => return format!("Conv2D with {outputs} filters"),
         Operation::Dense { outputs, .. } => return format!("Dense with {outputs} units"),
+        Operation::Hypercolumn { .. } => "Concatenate of two maps of unit length",
         Operation::BatchNorm => "BatchNormalization",
         Operation::Relu => "relu",
         Operation::MaxPool => "MaxPooling2D",
@@ -197,8 +211,7 @@ pub(super) fn image_size(input: Option<[Option<u64>; 3]>) -> Result<[usize; 3], 
 /// The image is too small for the pooling, too large to be believed, or not of three channels.
 pub(super) fn feature_map(architecture: Architecture, image_size: [usize; 3]) -> Result<Map, KerasErrorKind> {
     let [height, width, channels] = image_size;
-    let pools =
-        architecture.layers().iter().filter(|layer| matches!(layer, FeatureLayer::MaxPool { .. })).count();
+    let pools = pools(architecture.layers());
     if channels != 3 || height.max(width) > MAX_SIDE || height.min(width) >> pools == 0 {
         return Err(KerasErrorKind::ImageSize(image_size));
     }

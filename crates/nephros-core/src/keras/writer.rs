@@ -102,8 +102,13 @@ fn model_config(model: &ModelFile<'_>, layers: &[KerasLayer]) -> Value {
         if let (Some(config), Some(own)) = (config.as_object_mut(), layer.config.as_object()) {
             config.extend(own.clone());
         }
+        let node = |input: &str| json!([input, 0, 0, {}]);
+        let nodes: Vec<Value> = match layer.inputs.as_slice() {
+            [] => vec![node(previous)],
+            inputs => inputs.iter().map(|input| node(input)).collect(),
+        };
         entries.push(json!({"class_name": layer.class, "config": config, "name": layer.name,
-            "inbound_nodes": [[[previous, 0, 0, {}]]]}));
+            "inbound_nodes": [nodes]}));
         previous = &layer.name;
     }
     let name = if model.classes.is_some() { "model" } else { model.architecture.name() };

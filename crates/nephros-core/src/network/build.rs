@@ -5,7 +5,7 @@ use std::ops::Range;
 use nephros_conv::{ConvError, Layer, Network, NetworkBuilder, Options, Shape};
 use rayon::prelude::*;
 
-use super::{Architecture, BATCH_NORM_EPSILON, FeatureLayer};
+use super::{Architecture, BATCH_NORM_EPSILON, FeatureLayer, Features, features::Chain, pools};
 use crate::{
     hint::Hint,
     weights::{Arrays, WeightsError},
@@ -65,7 +65,7 @@ impl Architecture {
         self,
         weights: &dyn Arrays,
         image_size: [usize; 3],
-    ) -> Result<Network, NetworkError> {
+    ) -> Result<Features, NetworkError> {
         self.build_features_with(weights, image_size, Options::default())
     }
 
@@ -96,12 +96,16 @@ impl Architecture {
         weights: &dyn Arrays,
         image_size: [usize; 3],
         options: Options,
-    ) -> Result<Network, NetworkError> {
-        let mut builder = self.builder(image_size, options)?;
-        for layer in self.layers() {
-            push(&mut builder, layer, weights)?;
-        }
-        Ok(builder.finish())
+    ) -> Result<Features, NetworkError> {
+        let chain = |mut builder: NetworkBuilder, layers: &[FeatureLayer]| {
+            layers.iter().try_for_each(|layer| push(&mut builder, layer, weights))?;
+            Ok::<_, NetworkError>(Chain::F32(builder.finish()))
+        };
+        let builder = self.builder(image_size, options)?;
+        let Some(tap) = self.tap() else { return Ok(Features::of_last_map(chain(builder, self.layers())?)) };
+        let (first, rest) = self.layers().split_at(tap.layers);
+        let above = NetworkBuilder::new(self.shape_after(image_size, tap.layers), options)?;
+        Ok(Features::joined(chain(builder, first)?, chain(above, rest)?, tap.side))
     }
 
     fn builder(self, image_size: [usize; 3], options: Options) -> Result<NetworkBuilder, NetworkError> {
@@ -168,8 +172,7 @@ pub(super) fn check_image_size(
     if channels != 3 {
         return Err(NetworkError::Channels { got: image_size });
     }
-    let pools = architecture.layers().iter().filter(|layer| matches!(layer, FeatureLayer::MaxPool { .. }));
-    let expected = 1 << pools.count();
+    let expected = 1 << pools(architecture.layers());
     let fits = height >= expected && width >= expected;
     if fits { Ok(()) } else { Err(NetworkError::TooSmall { architecture, expected, height, width }) }
 }

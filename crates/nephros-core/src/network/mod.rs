@@ -2,6 +2,8 @@
 
 mod build;
 pub mod compact;
+mod features;
+mod hypercolumn;
 mod quantized;
 pub mod vgg16;
 
@@ -12,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 pub use build::NetworkError;
 pub(crate) use build::dense;
-pub use quantized::{Features, Precision};
+pub use features::{Features, Precision};
+pub use hypercolumn::LEAST_SQUARE;
 
 /// Added to the variance in every batch norm, in training and when folding.
 pub const BATCH_NORM_EPSILON: f32 = 1e-5;
@@ -23,6 +26,9 @@ pub const BATCH_NORM_EPSILON: f32 = 1e-5;
 pub enum Architecture {
     /// Configuration D of Simonyan and Zisserman, 2014.
     Vgg16,
+    /// The same, with the map of its fourth block beside its last one.
+    #[serde(rename = "vgg16-hypercolumn")]
+    Vgg16Hypercolumn,
     /// A small network for training from scratch.
     Compact,
 }
@@ -52,12 +58,34 @@ pub enum FeatureLayer {
     GlobalAveragePool,
 }
 
+/// An earlier map that is joined to the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tap {
+    /// Of the layers how many make it; the last of these is a pooling.
+    pub layers: usize,
+    /// Rows and columns of it for a place of the last map.
+    pub side: usize,
+}
+
 impl Architecture {
     /// The feature extractor, first layer first.
     pub fn layers(self) -> &'static [FeatureLayer] {
         match self {
-            Self::Vgg16 => vgg16::LAYERS,
+            Self::Vgg16 | Self::Vgg16Hypercolumn => vgg16::LAYERS,
             Self::Compact => compact::LAYERS,
+        }
+    }
+
+    /// The earlier map that is joined to the last one; `None` where the last map is all that the head sees.
+    pub fn tap(self) -> Option<Tap> {
+        (self == Self::Vgg16Hypercolumn).then_some(vgg16::FOURTH_BLOCK)
+    }
+
+    /// Whether trained weights of it are published, which a training may leave as they are.
+    pub fn is_published(self) -> bool {
+        match self {
+            Self::Vgg16 | Self::Vgg16Hypercolumn => true,
+            Self::Compact => false,
         }
     }
 
@@ -65,15 +93,23 @@ impl Architecture {
     pub fn name(self) -> &'static str {
         match self {
             Self::Vgg16 => "vgg16",
+            Self::Vgg16Hypercolumn => "vgg16-hypercolumn",
             Self::Compact => "compact",
         }
     }
 
-    /// Shape of the last feature map for an input of `[height, width, channels]`; an axis is
+    /// Shape of the map that the head sees for an input of `[height, width, channels]`; an axis is
     /// zero when the image is too small for the network.
     pub fn feature_shape(self, image_size: [usize; 3]) -> Shape {
+        let last = self.shape_after(image_size, self.layers().len());
+        self.tap().map_or(last, |tap| hypercolumn::joined(self.shape_after(image_size, tap.layers), last))
+    }
+
+    /// Shape of the map after the first `count` layers.
+    fn shape_after(self, image_size: [usize; 3], count: usize) -> Shape {
         let [height, width, channels] = image_size;
-        self.layers().iter().fold(Shape { height, width, channels }, |shape, layer| match *layer {
+        let layers = self.layers().iter().take(count);
+        layers.fold(Shape { height, width, channels }, |shape, layer| match *layer {
             FeatureLayer::Conv { outputs, .. } => Shape { channels: outputs, ..shape },
             FeatureLayer::MaxPool { .. } => {
                 Shape { height: shape.height / 2, width: shape.width / 2, ..shape }
@@ -117,6 +153,11 @@ impl Architecture {
         }
         shapes
     }
+}
+
+/// How often some layers halve the rows and columns of a map.
+pub(crate) fn pools(layers: &[FeatureLayer]) -> usize {
+    layers.iter().filter(|layer| matches!(layer, FeatureLayer::MaxPool { .. })).count()
 }
 
 impl fmt::Display for Architecture {

@@ -5,73 +5,23 @@
 //! floats as F32), the largest value of each map (`maxima`) and the head as it was. It is enough
 //! to predict with.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use nephros_conv::{
-    Calibration, Calibrator, ConvError, Layer, Network, Options, QuantizedBuilder, QuantizedKernel,
-    QuantizedNetwork, Shape,
+    Calibration, Calibrator, Layer, Options, QuantizedBuilder, QuantizedKernel, Shape,
 };
 use safetensors::{Dtype, SafeTensorError, View, serialize};
-use serde::{Deserialize, Serialize};
 
 use super::{
-    Architecture, FeatureLayer, NetworkError,
+    Architecture, FeatureLayer, Features, NetworkError,
     build::{check_image_size, convolution},
+    features::Chain,
     head_shapes,
 };
 use crate::weights::{ArrayFile, Arrays, WeightsError};
 
 /// The largest value after each convolution.
 const MAXIMA: &str = "maxima";
-
-/// Arithmetic of a feature extractor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// 32-bit floats.
-    F32,
-    /// 8-bit whole numbers.
-    Int8,
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::Int8 => "int8",
-        })
-    }
-}
-
-/// A feature extractor of either precision.
-#[derive(Debug)]
-pub enum Features {
-    /// In 32-bit floats.
-    F32(Network),
-    /// On 8-bit maps.
-    Int8(QuantizedNetwork),
-}
-
-impl Features {
-    /// Shape of the last feature map.
-    pub fn output(&self) -> Shape {
-        match self {
-            Self::F32(network) => network.output(),
-            Self::Int8(network) => network.output(),
-        }
-    }
-
-    /// As [`Network::forward`].
-    ///
-    /// # Errors
-    /// As [`Network::forward`].
-    pub fn forward(&self, input: &[f32], batch: usize, output: &mut [f32]) -> Result<(), ConvError> {
-        match self {
-            Self::F32(network) => network.forward(input, batch, output),
-            Self::Int8(network) => network.forward(input, batch, output),
-        }
-    }
-}
 
 impl Architecture {
     /// What measures the maps of the feature extractor on calibration images.
@@ -142,29 +92,50 @@ impl Architecture {
         file: &ArrayFile,
         image_size: [usize; 3],
         options: Options,
-    ) -> Result<QuantizedNetwork, NetworkError> {
-        let convolutions = self.layers().iter().filter(|layer| matches!(layer, FeatureLayer::Conv { .. }));
-        let maxima = file.array(MAXIMA, &[convolutions.count()])?.into_owned();
-        let mut builder =
-            QuantizedBuilder::new(input_shape(self, image_size)?, Calibration { maxima }, options)?;
-        for layer in self.layers() {
-            match *layer {
-                FeatureLayer::Conv { key, inputs, outputs, .. } if builder.next_in_floats() => {
-                    let (kernel, bias) = convolution(file, key, None, inputs, outputs)?;
-                    builder.push(&Layer::Conv3x3 { kernel: &kernel, bias: &bias, relu: true })?;
-                }
-                FeatureLayer::Conv { key, inputs, outputs, .. } => {
-                    let values = file.integers(&format!("{key}.weight"), &[outputs, inputs, 3, 3])?;
-                    let steps = file.array(&format!("{key}.step"), &[outputs])?.into_owned();
-                    let bias = file.array(&format!("{key}.bias"), &[outputs])?;
-                    builder.push_quantized(&QuantizedKernel { values, steps }, &bias)?;
-                }
-                FeatureLayer::MaxPool { .. } => builder.push(&Layer::MaxPool2x2)?,
-                FeatureLayer::GlobalAveragePool => builder.push(&Layer::GlobalAveragePool)?,
-            }
-        }
-        Ok(builder.finish()?)
+    ) -> Result<Features, NetworkError> {
+        let is_convolution = |layer: &&FeatureLayer| matches!(layer, FeatureLayer::Conv { .. });
+        let convolutions = |layers: &[FeatureLayer]| layers.iter().filter(is_convolution).count();
+        let maxima = file.array(MAXIMA, &[convolutions(self.layers())])?.into_owned();
+        let input = input_shape(self, image_size)?;
+        let Some(tap) = self.tap() else {
+            let builder = QuantizedBuilder::new(input, Calibration { maxima }, options)?;
+            return Ok(Features::of_last_map(push_quantized(builder, self.layers(), file)?));
+        };
+        let (first, rest) = self.layers().split_at(tap.layers);
+        let (below, above) = maxima.split_at(convolutions(first));
+        let builder = QuantizedBuilder::new(input, Calibration { maxima: below.to_vec() }, options)?;
+        let first = push_quantized(builder, first, file)?;
+        let calibration = Calibration { maxima: above.to_vec() };
+        let builder = QuantizedBuilder::new(self.shape_after(image_size, tap.layers), calibration, options)?;
+        // Pooling makes no value larger.
+        let builder = builder.with_largest_input(below.last().copied().unwrap_or_default());
+        Ok(Features::joined(first, push_quantized(builder, rest, file)?, tap.side))
     }
+}
+
+/// The layers in 8 bits, as they lie in a file.
+fn push_quantized(
+    mut builder: QuantizedBuilder,
+    layers: &[FeatureLayer],
+    file: &ArrayFile,
+) -> Result<Chain, NetworkError> {
+    for layer in layers {
+        match *layer {
+            FeatureLayer::Conv { key, inputs, outputs, .. } if builder.next_in_floats() => {
+                let (kernel, bias) = convolution(file, key, None, inputs, outputs)?;
+                builder.push(&Layer::Conv3x3 { kernel: &kernel, bias: &bias, relu: true })?;
+            }
+            FeatureLayer::Conv { key, inputs, outputs, .. } => {
+                let values = file.integers(&format!("{key}.weight"), &[outputs, inputs, 3, 3])?;
+                let steps = file.array(&format!("{key}.step"), &[outputs])?.into_owned();
+                let bias = file.array(&format!("{key}.bias"), &[outputs])?;
+                builder.push_quantized(&QuantizedKernel { values, steps }, &bias)?;
+            }
+            FeatureLayer::MaxPool { .. } => builder.push(&Layer::MaxPool2x2)?,
+            FeatureLayer::GlobalAveragePool => builder.push(&Layer::GlobalAveragePool)?,
+        }
+    }
+    Ok(Chain::Int8(builder.finish()?))
 }
 
 fn input_shape(architecture: Architecture, image_size: [usize; 3]) -> Result<Shape, NetworkError> {

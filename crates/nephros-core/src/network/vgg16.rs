@@ -4,7 +4,10 @@
 //! Source: <https://arxiv.org/abs/1409.1556>. Keys as in torchvision's `vgg16`, names as in
 //! `keras.applications.VGG16`.
 
-use super::FeatureLayer::{self, MaxPool};
+use super::{
+    FeatureLayer::{self, MaxPool},
+    Tap,
+};
 
 /// The feature extractor: 224×224×3 to 7×7×512.
 pub const LAYERS: &[FeatureLayer] = &[
@@ -27,6 +30,9 @@ pub const LAYERS: &[FeatureLayer] = &[
     conv("features.28", "block5_conv3", 512, 512),
     MaxPool { keras_name: "block5_pool" },
 ];
+
+/// The map of the fourth block after its pooling: 224×224×3 to 14×14×512.
+pub(super) const FOURTH_BLOCK: Tap = Tap { layers: 14, side: 2 };
 
 const fn conv(key: &'static str, keras_name: &'static str, inputs: usize, outputs: usize) -> FeatureLayer {
     FeatureLayer::Conv { key, batch_norm: None, keras_name, inputs, outputs }

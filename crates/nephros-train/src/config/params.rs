@@ -142,7 +142,7 @@ impl Params {
     /// Width of the hidden layer that the head has: that of `HIDDEN_UNITS`, or of what [`Pooling::Mil`] is told by.
     pub fn head_units(&self) -> usize {
         match self.pooling {
-            Pooling::Mil => UNITS_OF_LARGER,
+            Pooling::Mil | Pooling::Asymmetry => UNITS_OF_LARGER,
             Pooling::None | Pooling::Avg | Pooling::Halves => self.hidden_units,
         }
     }
@@ -201,6 +201,16 @@ pub enum Pooling {
     /// Multiple-instance learning on the same halves: the one that looks more like the second class answers,
     /// as one sick kidney is enough.
     Mil,
+    /// As `mil`, and each half is also compared with the other, as tumours are seldom on both sides: what it is
+    /// scored by are its own means and how they differ from those of the other half.
+    Asymmetry,
+}
+
+impl Pooling {
+    /// Whether of two halves the one that looks more like the second class answers.
+    pub fn asks_the_higher_half(self) -> bool {
+        matches!(self, Self::Mil | Self::Asymmetry)
+    }
 }
 
 /// Optimizer.

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use nephros_core::network::Architecture;
 
 use super::{Config, InvalidValue, Optimizer, Params, Pooling};
 
@@ -48,7 +47,7 @@ impl Params {
     }
 
     fn validate_phantoms(&self) -> Check {
-        if self.phantom_patients > 0 && self.architecture == Architecture::Vgg16 && self.freeze_all {
+        if self.phantom_patients > 0 && self.architecture.is_published() && self.freeze_all {
             let advice =
                 "drawn patients teach convolutions; set `FREEZE_ALL: False`, or `ARCHITECTURE: compact`";
             let expected = "0 while `FREEZE_ALL` is True";
@@ -96,7 +95,7 @@ impl Params {
 
     /// L-BFGS needs a loss that is the same at every step.
     fn validate_lbfgs(&self) -> Check {
-        let frozen = self.architecture == Architecture::Vgg16 && self.freeze_all;
+        let frozen = self.architecture.is_published() && self.freeze_all;
         if self.optimizer != Optimizer::Lbfgs || (frozen && self.hidden_units == 0) {
             return Ok(());
         }
@@ -112,8 +111,9 @@ impl Params {
             Pooling::Avg => "`avg`",
             Pooling::Halves => "`halves`",
             Pooling::Mil => "`mil`",
+            Pooling::Asymmetry => "`asymmetry`",
         };
-        if self.pooling == Pooling::Mil && self.classes != 2 {
+        if self.pooling.asks_the_higher_half() && self.classes != 2 {
             let expected = "`none`, `avg` or `halves` for other than two classes";
             return Err(InvalidValue::new("POOLING", expected, got));
         }

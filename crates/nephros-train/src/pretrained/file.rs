@@ -29,7 +29,7 @@ pub(super) fn read(
     };
     let weights = select(architecture, weights).map_err(|source| misfit(architecture, path, source))?;
     let normalization = match architecture {
-        Architecture::Vgg16 => normalization,
+        Architecture::Vgg16 | Architecture::Vgg16Hypercolumn => normalization,
         Architecture::Compact => Normalization::Unit,
     };
     Ok((weights, normalization))

@@ -28,7 +28,7 @@ pub struct Published {
 /// `torchvision/models/vgg.py`.
 pub fn published(architecture: Architecture) -> Vec<Published> {
     match architecture {
-        Architecture::Vgg16 => vec![
+        Architecture::Vgg16 | Architecture::Vgg16Hypercolumn => vec![
             Published {
                 url: "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/\
                       vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"

@@ -164,7 +164,10 @@ impl Fit<'_> {
     fn start(&self, descent: Descent, device: &Device) -> Result<Session, TrainError> {
         let model = Classifier::new(self.layout, self.trained, self.initial, device)?;
         let kernels = match self.trained {
-            Trained::Layers { last } if *device == Device::flex() => {
+            // The kernels know a chain of layers.
+            Trained::Layers { last }
+                if *device == Device::flex() && self.layout.architecture.tap().is_none() =>
+            {
                 Some(CpuGradients::new(self.layout, last, self.initial)?)
             }
             _ => None,

@@ -60,7 +60,7 @@ pub struct Objective {
     pub penalty: f64,
     /// Share of the target that is spread over all classes.
     pub smoothing: f64,
-    /// Parts of the map, each a row of its own with the means of the channels as its features; `None`
+    /// Parts of the map, each a row of its own with what it is judged by as its features; `None`
     /// takes every value of the map for a feature.
     pub regions: Option<Regions>,
 }
@@ -81,7 +81,7 @@ impl<'a> Logistic<'a> {
         let Objective { penalty, smoothing, regions } = objective;
         let parts = |values: &'a [f32]| -> Vec<Cow<'a, [f32]>> {
             match &regions {
-                Some(regions) => regions.means(values).into_iter().map(Cow::Owned).collect(),
+                Some(regions) => regions.features(values).into_iter().map(Cow::Owned).collect(),
                 None => vec![Cow::Borrowed(values)],
             }
         };

@@ -7,10 +7,10 @@ use burn::{
         BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d,
         conv::{Conv2d, Conv2dConfig},
     },
-    tensor::{Device, Tensor, TensorData, activation::relu, module::max_pool2d, ops::MaxPoolOptions},
+    tensor::{Device, Tensor, TensorData, activation::relu, module::{avg_pool2d, max_pool2d}, ops::{AvgPoolOptions, MaxPoolOptions}},
 };
 use nephros_core::{
-    network::{Architecture, BATCH_NORM_EPSILON, FeatureLayer},
+    network::{Architecture, BATCH_NORM_EPSILON, FeatureLayer, LEAST_SQUARE},
     weights::{self, Weights, WeightsError},
 };
 
@@ -97,7 +97,11 @@ impl Classifier {
     pub fn forward(&self, architecture: Architecture, input: Tensor<4>) -> Tensor<2> {
         let mut x = input.permute([0, 3, 1, 2]); // [batch, channels, height, width]
         let mut blocks = self.blocks.iter();
-        for layer in architecture.layers() {
+        let mut early = None;
+        for (position, layer) in architecture.layers().iter().enumerate() {
+            if architecture.tap().is_some_and(|tap| tap.layers == position) {
+                early = Some(x.clone());
+            }
             x = match layer {
                 FeatureLayer::Conv { .. } => match blocks.next() {
                     Some(block) => block.forward(x),
@@ -106,6 +110,10 @@ impl Classifier {
                 FeatureLayer::MaxPool { .. } => max_pool2d(x, MaxPoolOptions::new([2, 2])),
                 FeatureLayer::GlobalAveragePool => x.mean_dim(2).mean_dim(3),
             };
+        }
+        if let (Some(early), Some(tap)) = (early, architecture.tap()) {
+            let mean = avg_pool2d(early, AvgPoolOptions::new([tap.side; 2]));
+            x = Tensor::cat(vec![to_unit_length(mean), to_unit_length(x)], 1);
         }
         self.forward_head(x.flatten(1, 3))
     }
@@ -150,6 +158,12 @@ impl Classifier {
         }
         weights
     }
+}
+
+/// The channels of each place, `[batch, channels, height, width]`, brought to unit length.
+fn to_unit_length(map: Tensor<4>) -> Tensor<4> {
+    let square = map.clone().powi_scalar(2).sum_dim(1);
+    map / square.clamp_min(LEAST_SQUARE).sqrt()
 }
 
 impl ConvBlock {

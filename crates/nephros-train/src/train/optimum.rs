@@ -30,7 +30,7 @@ impl Fit<'_> {
         let task = progress.task("training", Some(epochs as u64), Unit::Items);
         let mut regression = self.regression();
         let mut start = vec![0.0; regression.len()];
-        if self.params.pooling == Pooling::Mil {
+        if self.params.pooling.asks_the_higher_half() {
             // Which half of a slice answers is told, to begin with, by weights that both learned on their own.
             start = optimum(&regression, start, epochs, progress)?;
             regression = regression.answered_by(Answer::Highest);
@@ -96,6 +96,7 @@ impl Fit<'_> {
             Pooling::None => None,
             Pooling::Avg => Some(Regions::whole(map)),
             Pooling::Halves | Pooling::Mil => Some(Regions::halves(map)),
+            Pooling::Asymmetry => Some(Regions::compared_halves(map)),
         }
     }
 
@@ -104,7 +105,7 @@ impl Fit<'_> {
         let mut head = self.kept();
         match (self.regions(), self.params.pooling) {
             (None, _) => export_head(self.layout, "head", dense, &mut head),
-            (Some(regions), Pooling::Mil) => {
+            (Some(regions), pooling) if pooling.asks_the_higher_half() => {
                 let (hidden, output) = regions.larger(&dense);
                 export_head(self.layout, "head.hidden", hidden, &mut head);
                 export_dense("head", output, &mut head);

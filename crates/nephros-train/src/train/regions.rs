@@ -20,12 +20,14 @@ pub struct Regions {
     map: Shape,
     /// Rows and columns of each.
     parts: Vec<(Range<usize>, Range<usize>)>,
+    /// Whether each of two regions is seen beside its difference from the other.
+    compared: bool,
 }
 
 impl Regions {
     /// All of the map, as one.
     pub fn whole(map: Shape) -> Self {
-        Self { map, parts: vec![(0..map.height, 0..map.width)] }
+        Self { map, parts: vec![(0..map.height, 0..map.width)], compared: false }
     }
 
     /// The left and the right half of the middle rows. A column in the middle is in both, and a map of
@@ -34,7 +36,12 @@ impl Regions {
         let [from, to] = MIDDLE.map(|sevenths| (sevenths * map.height + 3) / 7);
         let rows = from.min(map.height.saturating_sub(1))..to.max(1);
         let halves = [0..map.width.div_ceil(2), map.width / 2..map.width];
-        Self { map, parts: halves.map(|columns| (rows.clone(), columns)).into() }
+        Self { map, parts: halves.map(|columns| (rows.clone(), columns)).into(), compared: false }
+    }
+
+    /// The halves, each seen beside its difference from the other.
+    pub fn compared_halves(map: Shape) -> Self {
+        Self { compared: true, ..Self::halves(map) }
     }
 
     /// Number of regions.
@@ -42,8 +49,20 @@ impl Regions {
         self.parts.len()
     }
 
-    /// Mean of each channel over each region of a map, `[height, width, channels]`.
-    pub fn means(&self, map: &[f32]) -> Vec<Vec<f32>> {
+    /// What of a map, `[height, width, channels]`, each region is judged by: the mean of each channel and, where
+    /// regions are compared, what that has more than the other region's.
+    pub fn features(&self, map: &[f32]) -> Vec<Vec<f32>> {
+        let mut features = self.means(map);
+        if let (true, [left, right]) = (self.compared, features.as_mut_slice()) {
+            let more: Vec<f32> = left.iter().zip(&*right).map(|(left, right)| left - right).collect();
+            right.extend(more.iter().map(|more| -more));
+            left.extend(more);
+        }
+        features
+    }
+
+    /// Mean of each channel over each region.
+    fn means(&self, map: &[f32]) -> Vec<Vec<f32>> {
         let of_part = |part: &(Range<usize>, Range<usize>)| {
             let places: Vec<f32> = self
                 .places(part)
@@ -64,15 +83,27 @@ impl Regions {
     }
 
     /// Of two regions, what that one says in which the second class leads by more, by a layer of two classes on
-    /// the means of channels: as two layers, a hidden one of [`UNITS_OF_LARGER`] on the map, with ReLU, and one
+    /// their features: as two layers, a hidden one of [`UNITS_OF_LARGER`] on the map, with ReLU, and one
     /// of two classes on that. With a and b for the leads, the larger is `a + max(b - a, 0)`, where a is
     /// `max(a, 0) - max(-a, 0)`.
     pub fn larger(&self, dense: &Dense) -> (Dense, Dense) {
-        let (first, second) = dense.weights.split_at(self.map.channels);
+        let (first, second) = dense.weights.split_at(dense.weights.len() / 2);
         let lead: Vec<f32> = second.iter().zip(first).map(|(second, first)| second - first).collect();
         let bias = dense.bias[1] - dense.bias[0];
+        // Where regions are compared, a mean counts for its own region by both parts, and against the other.
+        let (own, more) = lead.split_at(self.map.channels);
+        let own: Vec<f32> = match more {
+            [] => own.to_vec(),
+            more => own.iter().zip(more).map(|(own, more)| own + more).collect(),
+        };
         let units = [[1.0, 0.0], [-1.0, 0.0], [-1.0, 1.0]];
-        let weights = units.iter().flat_map(|unit| spread(&lead, &self.shares(unit))).collect();
+        let of_unit = |&[left, right]: &[f32; 2]| {
+            let mut weights = spread(&own, &self.shares(&[left, right]));
+            let against = spread(more, &self.shares(&[right, left]));
+            weights.iter_mut().zip(against).for_each(|(weight, against)| *weight -= against);
+            weights
+        };
+        let weights = units.iter().flat_map(of_unit).collect();
         let hidden = Dense { weights, bias: units.map(|unit: [f32; 2]| bias * (unit[0] + unit[1])).into() };
         (hidden, Dense { weights: vec![0.0, 0.0, 0.0, 1.0, -1.0, 1.0], bias: vec![0.0, 0.0] })
     }
@@ -128,10 +159,23 @@ mod tests {
     }
 
     #[test]
+    fn halves_that_are_compared_know_what_they_have_more() {
+        let map: Vec<f32> = (0..49).flat_map(|place| [(place / 7) as f32, (place % 7) as f32]).collect();
+        let features = Regions::compared_halves(MAP).features(&map);
+        assert_eq!(features, [[3.5, 1.5, 0.0, -3.0], [3.5, 4.5, 0.0, 3.0]]);
+        assert_eq!(Regions::halves(MAP).features(&map), Regions::halves(MAP).means(&map));
+    }
+
+    #[test]
     fn two_layers_say_what_the_half_with_the_larger_lead_says() {
-        let dense = Dense { weights: vec![0.5, -0.25, -1.0, 2.0], bias: vec![0.5, -0.25] };
-        let regions = Regions::halves(MAP);
-        let (hidden, output) = regions.larger(&dense);
+        let weights = vec![0.5, -0.25, -1.0, 2.0];
+        says_the_larger_lead(&Regions::halves(MAP), &Dense { weights, bias: vec![0.5, -0.25] });
+        let weights = vec![0.5, -0.25, 1.5, 0.75, -1.0, 2.0, -0.5, 0.25];
+        says_the_larger_lead(&Regions::compared_halves(MAP), &Dense { weights, bias: vec![0.5, -0.25] });
+    }
+
+    fn says_the_larger_lead(regions: &Regions, dense: &Dense) {
+        let (hidden, output) = regions.larger(dense);
         let apply = |layer: &Dense, inputs: &[f32]| -> Vec<f32> {
             let rows = layer.weights.chunks_exact(inputs.len()).zip(&layer.bias);
             rows.map(|(row, bias)| row.iter().zip(inputs).map(|(w, x)| w * x).sum::<f32>() + bias).collect()
@@ -140,7 +184,7 @@ mod tests {
         for seed in 0..20 {
             let map: Vec<f32> = (0..98).map(|at| ((at * at * (seed + 3)) % 29) as f32 / 29.0 - 0.3).collect();
             let leads: Vec<f32> =
-                regions.means(&map).iter().map(|mean| apply(&dense, mean)).map(|z| z[1] - z[0]).collect();
+                regions.features(&map).iter().map(|part| apply(dense, part)).map(|z| z[1] - z[0]).collect();
             let units: Vec<f32> = apply(&hidden, &map).into_iter().map(|unit| unit.max(0.0)).collect();
             assert_eq!(units.len(), UNITS_OF_LARGER);
             let logits = apply(&output, &units);

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     augment::AugmentationRanges,
     calibrate::{self, Measured, Reading},
-    config::{ClassWeights, Optimizer, Params, Pooling, Sampling},
+    config::{ClassWeights, Optimizer, Params, Sampling},
     input_gate::{self, Seen, Validation, measure},
     phantom::golden_images,
     progress::{Progress, Training, Unit, check},
@@ -87,7 +87,7 @@ pub fn train(project: &Project, progress: &dyn Progress) -> Result<TrainSummary,
     let (preprocessing, initial) = prepared(project, dataset.labels.len())?;
     let layout = layout(params, dataset.labels.len());
     let trained = trained_part(params);
-    if params.pooling == Pooling::Mil {
+    if params.pooling.asks_the_higher_half() {
         tracing::info!("of two halves the one that looks more like `{}` answers", dataset.labels[1]);
     }
     let pipeline = pipeline(params, &preprocessing);
@@ -288,10 +288,10 @@ fn layout(params: &Params, classes: usize) -> Layout {
 /// `FREEZE_TILL` say.
 pub fn trained_part(params: &Params) -> Trained {
     let layers = params.architecture.layers().len();
-    match (params.architecture, params.freeze_all, params.freeze_till) {
-        (Architecture::Vgg16, true, _) => Trained::Head,
-        (Architecture::Vgg16, false, Some(last)) => Trained::Layers { last: last.min(layers) },
-        (Architecture::Compact, ..) | (Architecture::Vgg16, false, None) => Trained::Layers { last: layers },
+    match (params.architecture.is_published(), params.freeze_all, params.freeze_till) {
+        (true, true, _) => Trained::Head,
+        (true, false, Some(last)) => Trained::Layers { last: last.min(layers) },
+        (false, ..) | (true, false, None) => Trained::Layers { last: layers },
     }
 }
 
@@ -357,13 +357,14 @@ pub fn cached_features(
     )?;
     let base = base_digest(layout.architecture, weights)?;
     let about = serde_json::to_string(&pipeline.preprocessing).map_err(std::io::Error::from)?;
+    let architecture = layout.architecture.name();
     let augmentation = format!("{:?} seed {}", pipeline.ranges, pipeline.seed);
     let key = |sample: &Sample, view: View| {
         let view = match view {
             View::Plain => "plain".to_owned(),
             View::Augmented(number) => format!("{augmentation} view {number}"),
         };
-        Key::new(&[&sample.sha256, &about, &base, &view])
+        Key::new(&[&sample.sha256, &about, architecture, &base, &view])
     };
     let mut store = FeatureStore::open(path, layout.architecture.feature_len(layout.image_size))?;
     let mut missing = Vec::new();

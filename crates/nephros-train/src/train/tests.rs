@@ -205,6 +205,48 @@ fn the_trained_network_and_the_engine_that_serves_agree() {
 }
 
 #[test]
+fn a_hypercolumn_is_the_same_for_the_trained_network_and_the_engine_that_serves() {
+    let image_size = [48, 32, 3];
+    let params = Params { architecture: Architecture::Vgg16Hypercolumn, image_size, ..params() };
+    let (weights, layout, pipeline) = (initial(&params), layout(&params), pipeline(&params));
+    let samples: Vec<Sample> = samples(4, 3)
+        .into_iter()
+        .map(|sample| {
+            let pixels = [&sample.pixels[..], &sample.pixels[..SIZE * SIZE * 3 / 2]].concat();
+            Sample { pixels, ..sample }
+        })
+        .collect();
+    let inputs = || Inputs::Images { samples: samples.iter().collect(), pipeline: &pipeline };
+    let served = inputs().predict(layout, &weights).unwrap().probabilities.concat();
+    let model = Classifier::new(layout, Trained::Layers { last: 4 }, &weights, &Device::flex()).unwrap();
+    let input = TensorData::new(inputs().batch(&[0, 1, 2, 3], None), [4, 48, 32, 3]);
+    let logits = model.forward(layout.architecture, Tensor::from_data(input, &Device::flex()));
+    let probabilities: Vec<f32> = softmax(logits, 1).into_data().iter::<f32>().collect();
+    for (trained, served) in probabilities.iter().zip(&served) {
+        assert!((trained - served).abs() < 1e-5, "{trained} and {served}");
+    }
+    // The last convolutions learn, and nothing below them does.
+    let params = Params { epochs: 1, batch_size: 4, optimizer: Optimizer::Sgd, learning_rate: 0.1, ..params };
+    let fit = Fit {
+        params: &params,
+        layout,
+        trained: Trained::Layers { last: 4 },
+        initial: &weights,
+        class_weights: vec![1.0, 1.0],
+        sampler: Sampler::each_once(4),
+        train: inputs(),
+        validation: inputs(),
+        checkpoint: None,
+    };
+    let fitted = fit.run(&Device::flex(), &Silent).unwrap().weights;
+    let changed = |key: &&String| fitted.0[*key] != weights.0[*key];
+    let changed: Vec<&str> = fitted.0.keys().filter(changed).map(String::as_str).collect();
+    let expected = [24, 26, 28].map(|layer| [format!("features.{layer}.bias"), format!("features.{layer}.weight")]);
+    let head = ["head.bias".to_owned(), "head.weight".to_owned()];
+    assert_eq!(changed, [expected.concat(), head.to_vec()].concat());
+}
+
+#[test]
 fn a_head_on_cached_features_agrees_with_the_engine_that_serves() {
     for hidden_units in [0, 5] {
         let params = Params {
@@ -245,14 +287,15 @@ fn a_head_on_cached_features_agrees_with_the_engine_that_serves() {
 
 #[test]
 fn the_head_fitted_to_its_optimum_is_one_that_the_engine_reads_the_same_way() {
-    for pooling in [Pooling::None, Pooling::Avg, Pooling::Halves, Pooling::Mil] {
-        fitted_head_is_served(pooling);
+    for pooling in [Pooling::None, Pooling::Avg, Pooling::Halves, Pooling::Mil, Pooling::Asymmetry] {
+        fitted_head_is_served(Architecture::Vgg16, pooling);
     }
+    fitted_head_is_served(Architecture::Vgg16Hypercolumn, Pooling::Asymmetry);
 }
 
-fn fitted_head_is_served(pooling: Pooling) {
+fn fitted_head_is_served(architecture: Architecture, pooling: Pooling) {
     let params = Params {
-        architecture: Architecture::Vgg16,
+        architecture,
         image_size: [64, 64, 3],
         optimizer: Optimizer::Lbfgs,
         pooling,
@@ -300,23 +343,27 @@ fn fitted_head_is_served(pooling: Pooling) {
     let served = images.predict(layout, &fitted.weights).unwrap().metrics(2);
     assert!((served.loss - last.validation_loss).abs() < 1e-5, "{served:?}, {last:?}");
     assert_eq!(fit.run(&Device::flex(), &Silent).unwrap().weights, fitted.weights);
-    // 2×2 places of 512 channels, those of a channel side by side; the lower row is the middle one.
-    let key = if pooling == Pooling::Mil { "head.hidden.weight" } else { "head.weight" };
+    // 2×2 places, those of a channel side by side; the lower row is the middle one.
+    let key = if pooling.asks_the_higher_half() { "head.hidden.weight" } else { "head.weight" };
     let head = &fitted.weights.0[key].values;
     let all = |holds: fn(&[f32]) -> bool| head.chunks_exact(4).all(holds);
     let uniform = |places: &[f32]| places.windows(2).all(|pair| pair[0].to_bits() == pair[1].to_bits());
     assert_eq!(all(uniform), pooling == Pooling::Avg);
     let lower = |places: &[f32]| places[..2] == [0.0; 2] && places[2].to_bits() == places[3].to_bits();
     assert_eq!(all(lower), pooling == Pooling::Halves);
-    if pooling == Pooling::Mil {
-        let rows: Vec<&[f32]> = head.chunks_exact(2048).collect();
-        assert_eq!(rows.len(), 3);
-        // The left half, the same with its sign turned, and how far the right one leads it.
+    if pooling.asks_the_higher_half() {
+        let rows: Vec<&[f32]> = head.chunks_exact(head.len() / 3).collect();
+        // The lead of the left half, the same with its sign turned, and how far that of the right one is before it.
+        // Where halves are compared, what the other one shows counts too.
         let places = rows[0].chunks_exact(4).zip(rows[1].chunks_exact(4)).zip(rows[2].chunks_exact(4));
-        for ((left, turned), lead) in places {
-            let [.., weight, _] = *left else { panic!("{left:?}") };
-            let expected = [[0.0, 0.0, weight, 0.0], [0.0, 0.0, -weight, 0.0], [0.0, 0.0, -weight, weight]];
-            assert_eq!([left, turned, lead], expected);
+        let mut across = 0;
+        for ((left, turned), before) in places {
+            let [.., own, other] = *left else { panic!("{left:?}") };
+            let expected =
+                [[0.0, 0.0, own, other], [0.0, 0.0, -own, -other], [0.0, 0.0, other - own, own - other]];
+            assert_eq!([left, turned, before], expected);
+            across += usize::from(other != 0.0);
         }
+        assert_eq!(across > 0, pooling == Pooling::Asymmetry);
     }
 }

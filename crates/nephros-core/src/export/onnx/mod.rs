@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{About, Model};
 use crate::{
-    network::{BATCH_NORM_EPSILON, FeatureLayer},
+    network::{BATCH_NORM_EPSILON, FeatureLayer, LEAST_SQUARE, Tap},
     weights::WeightsError,
 };
 use proto::{
@@ -28,6 +28,8 @@ pub const OPSET: i64 = 13;
 pub const INPUT: &str = "images";
 /// Name of the graph's output.
 pub const OUTPUT: &str = "probabilities";
+/// Name of the length that a shorter one is taken for.
+const LEAST_LENGTH: &str = "least_length";
 /// Name of the open axis of both.
 const BATCH: &str = "batch";
 
@@ -71,6 +73,9 @@ fn graph(model: &Model) -> Result<GraphProto, WeightsError> {
     graph.push("Transpose", "channels_first", &[], vec![ints("perm", &[0, 3, 1, 2])]);
     for layer in model.about.architecture.layers() {
         graph.push_feature(*layer)?;
+    }
+    if let Some(tap) = model.about.architecture.tap() {
+        graph.push_hypercolumn(model.about.architecture.layers(), tap);
     }
     // [batch, channels, y, x] to [batch, features], in the order of the head's weights
     graph.push("Flatten", "flatten", &[], vec![int("axis", 1)]);
@@ -140,6 +145,37 @@ impl Builder<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The map of the tap, averaged to the places of the last one, beside it, each of unit length.
+    fn push_hypercolumn(&mut self, layers: &[FeatureLayer], tap: Tap) {
+        let Some(FeatureLayer::MaxPool { keras_name }) = layers[..tap.layers].last() else { return };
+        let last = std::mem::replace(&mut self.value, (*keras_name).to_owned());
+        let side = tap.side as i64;
+        let squares = vec![ints("kernel_shape", &[side, side]), ints("strides", &[side, side])];
+        self.initializer.push(TensorProto {
+            dims: vec![1],
+            data_type: DataType::Float.into(),
+            name: LEAST_LENGTH.to_owned(),
+            raw_data: LEAST_SQUARE.sqrt().to_le_bytes().to_vec(),
+        });
+        self.push("AveragePool", &keras_name.replace("pool", "average"), &[], squares);
+        let early = self.push_unit_length(&keras_name.replace("pool", "unit"));
+        self.value.clone_from(&last);
+        let last = self.push_unit_length(&last.replace("pool", "unit"));
+        self.value = early;
+        self.push("Concat", "hypercolumn", &[last], vec![int("axis", 1)]);
+    }
+
+    /// The last value with the channels of each place brought to unit length; its name.
+    fn push_unit_length(&mut self, name: &str) -> String {
+        let value = self.value.clone();
+        let length = vec![ints("axes", &[1]), int("keepdims", 1)];
+        self.push("ReduceL2", &format!("{name}.length"), &[], length);
+        self.push("Max", &format!("{name}.divisor"), &[LEAST_LENGTH.to_owned()], Vec::new());
+        let divisor = std::mem::replace(&mut self.value, value);
+        self.push("Div", name, &[divisor], Vec::new());
+        name.to_owned()
     }
 
     fn push_dense(&mut self, key: &str, [inputs, outputs]: [usize; 2]) -> Result<(), WeightsError> {
