@@ -206,7 +206,7 @@ fn a_hypercolumn_is_the_same_in_every_batch() {
     let mut broken = images.concat();
     broken[9 * images[0].len() + 4] = f32::NAN;
     let error = features.forward(&broken, 10, &mut together).unwrap_err();
-    assert_eq!(error.to_string(), "input image 9 has the value NaN at position 4, expected finite values");
+    assert_eq!(error.to_string(), "image 9 of the batch holds NaN at position 4, expected finite values");
     let error = features.forward(&images[0], 2, &mut together).unwrap_err().to_string();
     assert!(error.contains("output"), "{error}");
 }

@@ -179,6 +179,11 @@ fn a_network_without_weights_is_compact_unless_it_is_named() {
     let named = format!("{none}\nARCHITECTURE: vgg16\n");
     assert_eq!(params(&named).unwrap().architecture, Architecture::Vgg16);
     assert_eq!(params(REFERENCE_PARAMS).unwrap().architecture, Architecture::Vgg16);
+    let hypercolumn =
+        params(&format!("{none}\nARCHITECTURE: vgg16-hypercolumn\nOPTIMIZER: lbfgs\n")).unwrap();
+    assert_eq!(hypercolumn.architecture, Architecture::Vgg16Hypercolumn);
+    let unknown = params(&format!("{none}\nARCHITECTURE: hypercolumn\n")).unwrap_err().to_string();
+    assert!(unknown.contains("`vgg16`, `vgg16-hypercolumn`, `compact`"), "{unknown}");
 }
 
 #[test]
@@ -193,7 +198,7 @@ fn lbfgs_is_for_the_head_alone() {
 
 #[test]
 fn a_head_on_means_is_fitted_by_lbfgs_alone() {
-    for pooling in ["avg", "halves", "mil"] {
+    for pooling in ["avg", "halves", "mil", "asymmetry"] {
         let with = |keys: &str| params(&format!("{REFERENCE_PARAMS}\nPOOLING: {pooling}\n{keys}"));
         assert!(with("OPTIMIZER: lbfgs").is_ok());
         for keys in ["", "OPTIMIZER: adam", "ARCHITECTURE: compact"] {
@@ -205,14 +210,16 @@ fn a_head_on_means_is_fitted_by_lbfgs_alone() {
 
 #[test]
 fn the_sicker_half_is_told_of_two_classes() {
-    let classes = |classes: &str| {
-        let keys = REFERENCE_PARAMS.replace("CLASSES: 2", classes);
-        assert!(keys.contains(classes));
-        params(&format!("{keys}\nOPTIMIZER: lbfgs\nPOOLING: mil"))
-    };
-    assert_eq!(classes("CLASSES: 2").unwrap().head_units(), 3);
-    let error = classes("CLASSES: 4").unwrap_err().to_string();
-    assert!(error.contains("`POOLING`") && error.contains("other than two classes"), "{error}");
+    for pooling in ["mil", "asymmetry"] {
+        let classes = |classes: &str| {
+            let keys = REFERENCE_PARAMS.replace("CLASSES: 2", classes);
+            assert!(keys.contains(classes));
+            params(&format!("{keys}\nOPTIMIZER: lbfgs\nPOOLING: {pooling}"))
+        };
+        assert_eq!(classes("CLASSES: 2").unwrap().head_units(), 3);
+        let error = classes("CLASSES: 4").unwrap_err().to_string();
+        assert!(error.contains("`POOLING`") && error.contains("other than two classes"), "{error}");
+    }
 }
 
 #[test]

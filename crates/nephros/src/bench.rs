@@ -112,9 +112,7 @@ fn build(args: &BenchArgs, precision: Precision, isa: Isa) -> anyhow::Result<(Fe
     let head = Architecture::Vgg16.build_head(&file, labels(&file), 0, IMAGE_SIZE)?;
     let features = match precision {
         Precision::F32 => Architecture::Vgg16.build_features_with(&file, IMAGE_SIZE, options)?,
-        Precision::Int8 => {
-            Architecture::Vgg16.build_quantized_features(&file, IMAGE_SIZE, options)?
-        }
+        Precision::Int8 => Architecture::Vgg16.build_quantized_features(&file, IMAGE_SIZE, options)?,
     };
     Ok((features, head, start.elapsed().as_secs_f64() * 1e3))
 }

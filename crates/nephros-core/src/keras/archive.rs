@@ -164,10 +164,9 @@ fn entry(layer: &KerasLayer, inputs: &[(&str, &[u64])]) -> Value {
     // One input is an argument, several are a list as the only argument.
     let (argument, shape) = match inputs {
         [input] => (tensor(input), batch(input.1)),
-        inputs => (
-            inputs.iter().map(tensor).collect(),
-            inputs.iter().map(|(_, shape)| batch(shape)).collect(),
-        ),
+        inputs => {
+            (inputs.iter().map(tensor).collect(), inputs.iter().map(|(_, shape)| batch(shape)).collect())
+        }
     };
     let mut entry = object("keras.layers", layer.class, &config.into());
     entry["build_config"] = json!({"input_shape": shape});

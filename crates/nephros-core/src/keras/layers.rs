@@ -96,7 +96,8 @@ fn push_hypercolumn(layers: &mut Vec<KerasLayer>, features: &[FeatureLayer], tap
     let (early, last) = (pool(features[..tap.layers].last()), pool(features.last()));
     let config = json!({"pool_size": [tap.side, tap.side], "padding": "valid", "strides": [tap.side, tap.side],
         "data_format": "channels_last"});
-    let names = [early.replace("pool", "average"), early.replace("pool", "unit"), last.replace("pool", "unit")];
+    let names =
+        [early.replace("pool", "average"), early.replace("pool", "unit"), last.replace("pool", "unit")];
     let [average, early_unit, last_unit] = names;
     let unit = |name: &str, input: String| KerasLayer {
         inputs: vec![input],

@@ -91,7 +91,8 @@ impl Features {
             let last_maps = &mut last_maps[..count * last.len()];
             self.first.forward(images, count, early_maps).map_err(|error| after(error, group * GROUP))?;
             // What overflowed is no input of the rest, and no number in the end, as in one chain.
-            let overflowed = |at: &usize| early_maps[at * early.len()..][..early.len()].iter().any(|v| !v.is_finite());
+            let overflowed =
+                |at: &usize| early_maps[at * early.len()..][..early.len()].iter().any(|v| !v.is_finite());
             let broken: Vec<usize> = (0..count).filter(overflowed).collect();
             broken.iter().for_each(|at| early_maps[at * early.len()..][..early.len()].fill(0.0));
             rest.forward(early_maps, count, last_maps)?;

@@ -7,9 +7,7 @@
 
 use std::borrow::Cow;
 
-use nephros_conv::{
-    Calibration, Calibrator, Layer, Options, QuantizedBuilder, QuantizedKernel, Shape,
-};
+use nephros_conv::{Calibration, Calibrator, Layer, Options, QuantizedBuilder, QuantizedKernel, Shape};
 use safetensors::{Dtype, SafeTensorError, View, serialize};
 
 use super::{

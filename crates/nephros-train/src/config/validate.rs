@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-
 use super::{Config, InvalidValue, Optimizer, Params, Pooling};
 
 type Check = Result<(), InvalidValue>;

@@ -7,7 +7,12 @@ use burn::{
         BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d,
         conv::{Conv2d, Conv2dConfig},
     },
-    tensor::{Device, Tensor, TensorData, activation::relu, module::{avg_pool2d, max_pool2d}, ops::{AvgPoolOptions, MaxPoolOptions}},
+    tensor::{
+        Device, Tensor, TensorData,
+        activation::relu,
+        module::{avg_pool2d, max_pool2d},
+        ops::{AvgPoolOptions, MaxPoolOptions},
+    },
 };
 use nephros_core::{
     network::{Architecture, BATCH_NORM_EPSILON, FeatureLayer, LEAST_SQUARE},
