@@ -474,6 +474,8 @@ mod tests {
         }
     }
 
+    type Change = fn(&mut Vec<Value>);
+
     /// `b` beside `a`, from which it is made, each of unit length.
     fn joined(change: impl FnOnce(&mut Vec<Value>)) -> String {
         let node = |inputs: &[&str]| -> Value {
@@ -512,7 +514,7 @@ mod tests {
 
     #[test]
     fn other_joined_maps_are_refused() {
-        let cases: [(fn(&mut Vec<Value>), &str); 6] = [
+        let cases: [(Change, &str); 6] = [
             (
                 |layers| layers[6]["inbound_nodes"][0][0][0] = "a".into(),
                 "layer `both` (Concatenate) is not supported: expected an earlier map and the last one, each of \

@@ -40,7 +40,9 @@ pub(super) fn keras_layers(model: &ModelFile<'_>) -> Result<Vec<KerasLayer>, Ker
         push_hypercolumn(&mut layers, model.architecture.layers(), tap);
     }
     if model.frozen {
-        layers.iter_mut().for_each(|layer| layer.trainable = false);
+        for layer in &mut layers {
+            layer.trainable = false;
+        }
     }
     let Some(classes) = model.classes else { return Ok(layers) };
     let mut inputs = map.height * map.width * map.channels;

@@ -68,7 +68,7 @@ impl Features {
     /// As [`Network::forward`].
     ///
     /// # Errors
-    /// As [`Network::forward`].
+    /// As [`Network::forward`]; `output` may then hold the maps of images before the one that fails.
     pub fn forward(&self, input: &[f32], batch: usize, output: &mut [f32]) -> Result<(), ConvError> {
         let Some((rest, side)) = &self.rest else { return self.first.forward(input, batch, output) };
         let (early, last, joined) = (self.first.output(), rest.output(), self.output());
@@ -77,7 +77,7 @@ impl Features {
             let got = output.len();
             return Err(ConvError::BufferLength { what: "output", batch, expected, got });
         }
-        if batch == 0 || input.len() % batch != 0 {
+        if batch == 0 || !input.len().is_multiple_of(batch) {
             // Says what is wrong with the input.
             return self.first.forward(input, batch, &mut vec![0.0; batch.saturating_mul(early.len())]);
         }
@@ -94,13 +94,17 @@ impl Features {
             let overflowed =
                 |at: &usize| early_maps[at * early.len()..][..early.len()].iter().any(|v| !v.is_finite());
             let broken: Vec<usize> = (0..count).filter(overflowed).collect();
-            broken.iter().for_each(|at| early_maps[at * early.len()..][..early.len()].fill(0.0));
+            for at in &broken {
+                early_maps[at * early.len()..][..early.len()].fill(0.0);
+            }
             rest.forward(early_maps, count, last_maps)?;
             let maps = early_maps.chunks_exact(early.len()).zip(last_maps.chunks_exact(last.len()));
             for ((early_map, last_map), result) in maps.zip(results.chunks_exact_mut(joined.len())) {
                 hypercolumn::join((early_map, early), (last_map, last), *side, result);
             }
-            broken.iter().for_each(|at| results[at * joined.len()..][..joined.len()].fill(f32::NAN));
+            for at in broken {
+                results[at * joined.len()..][..joined.len()].fill(f32::NAN);
+            }
         }
         Ok(())
     }

@@ -49,7 +49,9 @@ pub(super) fn join(early: (&[f32], Shape), last: (&[f32], Shape), side: usize, o
 fn to_unit_length(values: &mut [f32]) {
     let square: f64 = values.iter().map(|value| f64::from(*value) * f64::from(*value)).sum();
     let factor = 1.0 / square.max(f64::from(LEAST_SQUARE)).sqrt();
-    values.iter_mut().for_each(|value| *value = (f64::from(*value) * factor) as f32);
+    for value in values {
+        *value = (f64::from(*value) * factor) as f32;
+    }
 }
 
 #[cfg(test)]
