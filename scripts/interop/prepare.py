@@ -12,16 +12,20 @@ from numpy.lib.stride_tricks import sliding_window_view
 TISSUE = 30  # mean of a pixel's channels from which it may be the patient
 GRID = 128  # cells along the longer side of the image
 LEAST_SHARE = 0.02  # of the image, for a body
+LEAST_PIECE = 0.005  # of the image, for a piece of it where all count
 MARGIN = 0.02  # around the body, of the longer side of its box, or of its width for a band
 
 
 def prepare(image, preprocessing):
     height, width, _ = preprocessing["image_size"]
     pixels = image.convert("RGB")
+    pieces = preprocessing.get("body", "largest_piece")
+    if pieces not in ("largest_piece", "all_pieces"):
+        raise ValueError(f"body: expected largest_piece or all_pieces, got {pieces}; is this file up to date?")
     if preprocessing.get("crop") == "body":
-        pixels = crop_to_body(pixels)
+        pixels = crop_to_body(pixels, pieces)
     elif preprocessing.get("crop") == "band":
-        pixels = crop_to_band(pixels, height / width)
+        pixels = crop_to_band(pixels, height / width, pieces)
     elif "crop" in preprocessing:
         raise ValueError(f"crop: expected body or band, got {preprocessing['crop']}; is this file up to date?")
     filters = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
@@ -39,26 +43,27 @@ def normalize(values, normalization):
     return values
 
 
-def crop_to_body(image):
+def crop_to_body(image, pieces):
     """The square around the body, black where it leaves the image."""
-    top, left, bottom, right, margin = body(np.asarray(image))
+    top, left, bottom, right, margin = body(np.asarray(image), pieces)
     longer = max(bottom - top, right - left)
     side = longer + 2 * int(longer * margin + 0.5)
     top, left = (top + bottom) // 2 - side // 2, (left + right) // 2 - side // 2
     return image.crop((left, top, left + side, top + side))
 
 
-def crop_to_band(image, proportion):
+def crop_to_band(image, proportion, pieces):
     """As wide as the body, `proportion` as high, about its middle; black where it leaves the image."""
-    top, left, bottom, right, margin = body(np.asarray(image))
+    top, left, bottom, right, margin = body(np.asarray(image), pieces)
     width = right - left + 2 * int((right - left) * margin + 0.5)
     height = max(int(width * proportion + 0.5), 1)
     top, left = (top + bottom) // 2 - height // 2, (left + right) // 2 - width // 2
     return image.crop((left, top, left + width, top + height))
 
 
-def body(pixels):
-    """Box of the largest connected piece of tissue, without what is thinner than three cells."""
+def body(pixels, pieces):
+    """Box of the largest connected piece of tissue, or of all that are large enough, without what is thinner than
+    three cells."""
     height, width, _ = pixels.shape
     cell = -(-max(height, width) // GRID)
     rows, columns = np.arange(0, height, cell), np.arange(0, width, cell)
@@ -68,9 +73,14 @@ def body(pixels):
 
     sums, counts = per_cell(pixels.sum(axis=2, dtype=np.int64)), per_cell(np.full((height, width), 3))
     tissue = window(window(sums >= TISSUE * counts, np.all), np.any)
-    cells, (top, left, bottom, right) = largest_piece(tissue)
+    found = connected_pieces(tissue)
+    # Of equal ones the first from the top.
+    cells, box = max(found, key=lambda piece: piece[0], default=(0, None))
     if cells * cell * cell / (height * width) < LEAST_SHARE:
         return 0, 0, height, width, 0.0
+    least = LEAST_PIECE * (width * height) / (cell * cell)
+    boxes = [box] + [box for cells, box in found if pieces == "all_pieces" and cells >= least]
+    (top, left), (bottom, right) = np.min(boxes, axis=0)[:2].tolist(), np.max(boxes, axis=0)[2:].tolist()
     return top * cell, left * cell, min(bottom * cell, height), min(right * cell, width), MARGIN
 
 
@@ -80,9 +90,9 @@ def window(mask, condition):
     return condition(sliding_window_view(padded, (3, 3)), axis=(2, 3))
 
 
-def largest_piece(mask):
-    """Size and box of the largest 4-connected piece; of equal ones the first from the top."""
-    mask, largest = mask.copy(), (0, (0, 0, 0, 0))
+def connected_pieces(mask):
+    """Size and box of each 4-connected piece, from the top."""
+    mask, found = mask.copy(), []
     for start in zip(*np.nonzero(mask)):
         if not mask[start]:
             continue
@@ -95,7 +105,6 @@ def largest_piece(mask):
                 if all(0 <= at < length for at, length in zip(near, mask.shape)) and mask[near]:
                     mask[near] = False
                     open_cells.append(near)
-        if len(piece) > largest[0]:
-            (top, left), (bottom, right) = np.min(piece, axis=0), np.max(piece, axis=0)
-            largest = len(piece), (int(top), int(left), int(bottom) + 1, int(right) + 1)
-    return largest
+        (top, left), (bottom, right) = np.min(piece, axis=0), np.max(piece, axis=0)
+        found.append((len(piece), (int(top), int(left), int(bottom) + 1, int(right) + 1)))
+    return found

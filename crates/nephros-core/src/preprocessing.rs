@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::pixels::{Crop, Frame, Resample, RgbImage, cut, resize};
+use crate::pixels::{BodyOf, Crop, Frame, Resample, RgbImage, cut, resize};
 
 /// Means of blue, green and red over ImageNet, 0 to 255.
 const CAFFE_MEANS: [f32; 3] = [103.939, 116.779, 123.68];
@@ -38,12 +38,16 @@ pub struct Preprocessing {
     /// What of the image is resized.
     #[serde(default, skip_serializing_if = "Crop::is_none")]
     pub crop: Crop,
+    /// What the crop takes for the body.
+    #[serde(default, skip_serializing_if = "BodyOf::is_default")]
+    pub body: BodyOf,
 }
 
 impl Preprocessing {
     /// The whole image, resized by the triangle filter.
     pub fn new(image_size: [usize; 3], normalization: Normalization) -> Self {
-        Self { image_size, resample: Resample::Bilinear, normalization, crop: Crop::None }
+        let (resample, crop, body) = (Resample::Bilinear, Crop::None, BodyOf::default());
+        Self { image_size, resample, normalization, crop, body }
     }
 
     /// Crops as [`Crop`] says and resizes to `image_size`.
@@ -55,7 +59,7 @@ impl Preprocessing {
     /// What of the image [`Self::resize`] stretches to `image_size`.
     pub fn frame(&self, image: &RgbImage) -> Frame {
         let [height, width, _] = self.image_size;
-        self.crop.frame(image, height, width)
+        self.crop.frame(self.body, image, height, width)
     }
 
     /// What [`Self::frame`] shows, black where it leaves the image.

@@ -14,7 +14,7 @@ use nephros_core::{
     calibration::{Calibration, CalibrationMethod},
     export::{Format, Model, mlflow},
     network::Architecture,
-    pixels::{Crop, Resample, RgbImage},
+    pixels::{BodyOf, Crop, Resample, RgbImage},
     predictor::Predictor,
     preprocessing::{Normalization, Preprocessing},
 };
@@ -336,6 +336,15 @@ fn slice(width: usize, height: usize) -> RgbImage {
     RgbImage::new(width, height, pixels.collect()).unwrap()
 }
 
+/// The same with a wall beside the body, which a gap parts from it.
+fn in_pieces(width: usize, height: usize) -> RgbImage {
+    let mut pixels = slice(width, height).pixels().to_vec();
+    for row in height / 10..height * 6 / 10 {
+        pixels[(row * width + width / 30) * 3..(row * width + width / 10) * 3].fill(130);
+    }
+    RgbImage::new(width, height, pixels).unwrap()
+}
+
 fn save_png(image: &RgbImage, path: &Path) {
     let (width, height) = (image.width() as u32, image.height() as u32);
     image::save_buffer(path, image.pixels(), width, height, image::ExtendedColorType::Rgb8).unwrap();
@@ -348,6 +357,7 @@ fn python_prepares_images_as_we_do() {
         ("noise", image(37, 53, 3)),
         ("slice", slice(301, 211)),
         ("large", slice(512, 512)),
+        ("pieces", in_pieces(301, 211)),
         ("black", RgbImage::new(40, 64, vec![0; 40 * 64 * 3]).unwrap()),
     ];
     for (name, image) in &images {
@@ -355,17 +365,18 @@ fn python_prepares_images_as_we_do() {
     }
     let mut preprocessings = Vec::new();
     for normalization in [Normalization::Caffe, Normalization::Torchvision, Normalization::Unit] {
-        for (resample, crop) in [
-            (Resample::Bilinear, Crop::None),
-            (Resample::Bilinear, Crop::Body),
-            (Resample::Nearest, Crop::Body),
-            (Resample::Bilinear, Crop::Band),
+        for (resample, crop, body) in [
+            (Resample::Bilinear, Crop::None, BodyOf::LargestPiece),
+            (Resample::Bilinear, Crop::Body, BodyOf::LargestPiece),
+            (Resample::Nearest, Crop::Body, BodyOf::AllPieces),
+            (Resample::Bilinear, Crop::Band, BodyOf::LargestPiece),
+            (Resample::Bilinear, Crop::Band, BodyOf::AllPieces),
         ] {
-            let name = format!("{normalization:?}{resample:?}{crop:?}");
+            let name = format!("{normalization:?}{resample:?}{crop:?}{body:?}");
             // A band that is higher than wide would hold most of the body.
             let size = if crop == Crop::Band { [40, 80, 3] } else { [48, 40, 3] };
             let new = Preprocessing::new(size, normalization);
-            let preprocessing = Preprocessing { resample, crop, ..new };
+            let preprocessing = Preprocessing { resample, crop, body, ..new };
             let json = serde_json::to_vec(&preprocessing).unwrap();
             fs_err::write(folder.path().join(format!("{name}.json")), json).unwrap();
             preprocessings.push((name, preprocessing));

@@ -28,10 +28,16 @@ impl Crop {
         *self == Self::None
     }
 
-    /// What of an image is taken for an input of so many rows and columns.
-    pub fn frame(self, image: &RgbImage, rows: usize, columns: usize) -> Frame {
+    /// What of an image is taken for an input of so many rows and columns, about the body as it is told by `body`.
+    pub fn frame(self, body: BodyOf, image: &RgbImage, rows: usize, columns: usize) -> Frame {
         let whole = Bounds { top: 0, left: 0, bottom: image.height, right: image.width };
-        let body = if self.is_none() { None } else { find_body(image) };
+        let body = match body {
+            _ if self.is_none() => None,
+            BodyOf::LargestPiece => find_body(image),
+            BodyOf::AllPieces => {
+                find_body(image).map(|body| all_pieces(image).map_or(body, |all| all.joined(body)))
+            }
+        };
         let margin = if body.is_some() { MARGIN } else { 0.0 };
         let bounds = body.unwrap_or(whole);
         match self {
@@ -39,6 +45,24 @@ impl Crop {
             Self::Body => bounds.squared(margin),
             Self::Band => bounds.band(margin, rows as f64 / columns.max(1) as f64),
         }
+    }
+}
+
+/// What of the tissue in an image is the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BodyOf {
+    /// The largest piece. In a window where fat is as dark as air that may be the muscles of the back alone.
+    #[default]
+    LargestPiece,
+    /// All pieces that take 0.5 % of the image.
+    AllPieces,
+}
+
+impl BodyOf {
+    /// Whether it is what bundles mean that do not say it.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -77,6 +101,16 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
+    /// Of cells of `cell`×`cell` pixels, the last of which may leave the image.
+    fn in_pixels(self, cell: usize, image: &RgbImage) -> Self {
+        Self {
+            top: self.top * cell,
+            left: self.left * cell,
+            bottom: (self.bottom * cell).min(image.height),
+            right: (self.right * cell).min(image.width),
+        }
+    }
+
     /// Around both.
     fn joined(self, other: Self) -> Self {
         Self {
@@ -149,6 +183,13 @@ pub(crate) fn crop_about(image: &RgbImage, body: Bounds) -> RgbImage {
 /// cells, such as the table and tubes, is taken away: also that of a body which falls into pieces because
 /// its fat is darker than tissue. `None` where there is none.
 pub fn tissue_box(image: &RgbImage) -> Option<Frame> {
+    let Bounds { top, left, bottom, right } = all_pieces(image)?;
+    let (height, width) = (bottom - top, right - left);
+    Some(Frame { top: top as isize, left: left as isize, height, width })
+}
+
+/// As [`tissue_box`], in pixels of the image.
+fn all_pieces(image: &RgbImage) -> Option<Bounds> {
     let cell = image.width.max(image.height).div_ceil(GRID);
     let mut mask = tissue(image, cell).eroded().dilated();
     let least = LEAST_PIECE * (image.width * image.height) as f64 / (cell * cell) as f64;
@@ -162,13 +203,7 @@ pub fn tissue_box(image: &RgbImage) -> Option<Frame> {
             all = Some(all.map_or(piece, |all| all.joined(piece)));
         }
     }
-    let Bounds { top, left, bottom, right } = all?;
-    Some(Frame {
-        top: (top * cell) as isize,
-        left: (left * cell) as isize,
-        height: (bottom * cell).min(image.height) - top * cell,
-        width: (right * cell).min(image.width) - left * cell,
-    })
+    all.map(|bounds| bounds.in_pixels(cell, image))
 }
 
 /// The largest connected piece of tissue, once what is thinner than three cells, such as the table
@@ -178,12 +213,7 @@ pub(crate) fn find_body(image: &RgbImage) -> Option<Bounds> {
     let mask = tissue(image, cell).eroded().dilated();
     let (cells, bounds) = mask.largest_piece()?;
     let share = (cells * cell * cell) as f64 / (image.width * image.height) as f64;
-    (share >= LEAST_SHARE).then(|| Bounds {
-        top: bounds.top * cell,
-        left: bounds.left * cell,
-        bottom: (bounds.bottom * cell).min(image.height),
-        right: (bounds.right * cell).min(image.width),
-    })
+    (share >= LEAST_SHARE).then(|| bounds.in_pixels(cell, image))
 }
 
 /// Cells of `cell`×`cell` pixels whose mean is at least [`TISSUE`].
@@ -322,7 +352,7 @@ mod tests {
     use super::*;
 
     fn body_frame(image: &RgbImage) -> Frame {
-        Crop::Body.frame(image, 1, 1)
+        Crop::Body.frame(BodyOf::LargestPiece, image, 1, 1)
     }
 
     fn crop_to_body(image: &RgbImage) -> RgbImage {
@@ -381,6 +411,23 @@ mod tests {
     }
 
     #[test]
+    fn a_body_in_pieces_is_framed_whole_where_all_count() {
+        let (back, wall, table, letter) =
+            ([60, 40, 90, 90], [30, 20, 90, 26], [100, 0, 102, 128], [2, 2, 8, 8]);
+        let image = drawn(128, 128, &[back, wall, table, letter]);
+        // 50 columns and 1 on each side; 70 and 1, from the wall on.
+        let framed = |body| Crop::Band.frame(body, &image, 1, 1);
+        assert_eq!(framed(BodyOf::LargestPiece), Frame { top: 49, left: 39, height: 52, width: 52 });
+        assert_eq!(framed(BodyOf::AllPieces), Frame { top: 24, left: 19, height: 72, width: 72 });
+        // Of a body in one piece both are the same, and where there is none.
+        for image in [drawn(128, 128, &[back, table]), drawn(100, 100, &[[50, 50, 54, 54]])] {
+            let [largest, all] =
+                [BodyOf::LargestPiece, BodyOf::AllPieces].map(|body| Crop::Body.frame(body, &image, 1, 1));
+            assert_eq!(largest, all);
+        }
+    }
+
+    #[test]
     fn a_body_at_the_edge_is_padded_with_black() {
         let image = drawn(100, 60, &[[0, 0, 60, 50]]);
         let cropped = crop_to_body(&image);
@@ -435,15 +482,21 @@ mod tests {
     fn a_band_is_as_wide_as_the_body_and_has_the_proportions_of_the_input() {
         // 60 columns and 1 on each side; the middle is row 45 and column 60.
         let image = drawn(128, 128, &[[20, 30, 70, 90], [100, 0, 102, 128]]);
-        let frame = Crop::Band.frame(&image, 112, 224);
+        let frame = Crop::Band.frame(BodyOf::LargestPiece, &image, 112, 224);
         assert_eq!(frame, Frame { top: 30, left: 29, height: 31, width: 62 });
         assert_eq!(cut(&image, frame), drawn(62, 31, &[[0, 1, 31, 61]]));
         // A square input of a body that is wider than high is that of the other crop.
-        assert_eq!(Crop::Band.frame(&image, 64, 64), body_frame(&image));
+        assert_eq!(Crop::Band.frame(BodyOf::LargestPiece, &image, 64, 64), body_frame(&image));
         // Higher than the body, and beyond the image.
-        assert_eq!(Crop::Band.frame(&image, 3, 1), Frame { top: 45 - 93, left: 29, height: 186, width: 62 });
+        assert_eq!(
+            Crop::Band.frame(BodyOf::LargestPiece, &image, 3, 1),
+            Frame { top: 45 - 93, left: 29, height: 186, width: 62 }
+        );
         let nothing = drawn(40, 100, &[]);
-        assert_eq!(Crop::Band.frame(&nothing, 1, 2), Frame { top: 40, left: 0, height: 20, width: 40 });
+        assert_eq!(
+            Crop::Band.frame(BodyOf::LargestPiece, &nothing, 1, 2),
+            Frame { top: 40, left: 0, height: 20, width: 40 }
+        );
     }
 
     #[test]
@@ -454,7 +507,7 @@ mod tests {
             assert_eq!(cropped.width, cropped.height);
             assert!(cropped.width >= width.max(height).min(LONGEST_SIDE));
             for (rows, columns) in [(1, 1), (1, 1_000_000), (1_000_000, 1), (0, 0)] {
-                let frame = Crop::Band.frame(&image, rows, columns);
+                let frame = Crop::Band.frame(BodyOf::LargestPiece, &image, rows, columns);
                 let cropped = cut(&image, frame);
                 assert_eq!(cropped.width, frame.width);
                 assert_eq!(cropped.height, frame.height.min(LONGEST_SIDE));

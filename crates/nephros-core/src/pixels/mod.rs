@@ -10,8 +10,8 @@ mod resize;
 mod tiff;
 mod webp;
 
+pub use body::{BodyOf, Crop, Frame, cut, tissue_box};
 pub(crate) use body::{Bounds, TISSUE, crop_about, find_body};
-pub use body::{Crop, Frame, cut, tissue_box};
 pub use decode::{Limits, decode, decode_with_limits};
 pub use error::{DecodeError, Format, Lookalike};
 pub use resize::{Resample, resize};

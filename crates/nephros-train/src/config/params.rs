@@ -2,7 +2,7 @@
 
 use nephros_core::{
     network::Architecture,
-    pixels::Crop,
+    pixels::{BodyOf, Crop},
     preprocessing::{Normalization, Preprocessing},
 };
 use serde::{Deserialize, Deserializer, Serialize};
@@ -150,7 +150,8 @@ impl Params {
     /// From a decoded image to the network; `convention` is that of the weights.
     pub fn preprocessing(&self, convention: Normalization) -> Preprocessing {
         let normalization = self.normalization.unwrap_or(convention);
-        Preprocessing { crop: self.crop, ..Preprocessing::new(self.image_size, normalization) }
+        let body = if self.crop.is_none() { BodyOf::default() } else { BodyOf::AllPieces };
+        Preprocessing { crop: self.crop, body, ..Preprocessing::new(self.image_size, normalization) }
     }
 }
 
