@@ -1,7 +1,7 @@
 //! Image files, of any format: decoded as the server decodes them, and made ready for a network.
 
 use nephros_core::{
-    pixels::{Crop, Limits, RgbImage, decode_with_limits},
+    pixels::{BodyOf, Crop, Limits, RgbImage, decode_with_limits},
     preprocessing::{Normalization, Preprocessing},
 };
 
@@ -16,9 +16,10 @@ pub fn run(data: &[u8]) {
     // What a decoder leaves unwritten is whatever was in memory.
     assert!(decode().is_ok_and(|again| again == image), "the same bytes give two pictures");
     for crop in [Crop::None, Crop::Body, Crop::Band] {
-        let preprocessing =
-            Preprocessing { crop, ..Preprocessing::new([16, 24, 3], Normalization::Torchvision) };
-        check(&preprocessing, &image);
+        for body in [BodyOf::LargestPiece, BodyOf::AllPieces] {
+            let new = Preprocessing::new([16, 24, 3], Normalization::Torchvision);
+            check(&Preprocessing { crop, body, ..new }, &image);
+        }
     }
 }
 
