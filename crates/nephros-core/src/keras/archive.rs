@@ -122,12 +122,9 @@ fn config(model: &ModelFile<'_>, layers: &[KerasLayer]) -> Value {
     entries[0]["inbound_nodes"] = json!([]);
     let mut previous = INPUT_NAME;
     for layer in layers {
-        let names: Vec<&str> = match layer.inputs.as_slice() {
-            [] => vec![previous],
-            names => names.iter().map(String::as_str).collect(),
-        };
+        let sources = layer.sources(previous).into_iter();
         let inputs: Vec<(&str, &[u64])> =
-            names.iter().filter_map(|name| Some((*name, shapes.get(name)?.as_slice()))).collect();
+            sources.filter_map(|name| Some((name, shapes.get(name)?.as_slice()))).collect();
         entries.push(entry(layer, &inputs));
         let shape = output_shape(layer, &inputs);
         shapes.insert(&layer.name, shape);

@@ -22,6 +22,16 @@ pub(super) struct KerasLayer {
     pub arrays: Vec<Array>,
 }
 
+impl KerasLayer {
+    /// Names of the layers whose outputs it takes, after one that is called `previous`.
+    pub fn sources<'a>(&'a self, previous: &'a str) -> Vec<&'a str> {
+        match self.inputs.as_slice() {
+            [] => vec![previous],
+            names => names.iter().map(String::as_str).collect(),
+        }
+    }
+}
+
 /// An array of a layer, named as Keras 2 does: `kernel:0`.
 pub(super) struct Array {
     pub name: &'static str,

@@ -102,11 +102,8 @@ fn model_config(model: &ModelFile<'_>, layers: &[KerasLayer]) -> Value {
         if let (Some(config), Some(own)) = (config.as_object_mut(), layer.config.as_object()) {
             config.extend(own.clone());
         }
-        let node = |input: &str| json!([input, 0, 0, {}]);
-        let nodes: Vec<Value> = match layer.inputs.as_slice() {
-            [] => vec![node(previous)],
-            inputs => inputs.iter().map(|input| node(input)).collect(),
-        };
+        let nodes: Vec<Value> =
+            layer.sources(previous).into_iter().map(|input| json!([input, 0, 0, {}])).collect();
         entries.push(json!({"class_name": layer.class, "config": config, "name": layer.name,
             "inbound_nodes": [nodes]}));
         previous = &layer.name;
