@@ -5,13 +5,14 @@
 //! Draelos and Carin, 2020, <https://arxiv.org/abs/2011.08891>.
 //!
 //! The heads are one or two dense layers, so the gradient is written down and not searched for:
-//! without a hidden layer it is the head's own rows, with one a masked product of its matrices.
+//! without a hidden layer it is the head's own rows, with one a masked product of its matrices. Of a head that
+//! judges places it is that of the windows that answered, and [`Weighting::Channel`] draws its evidence everywhere.
 
 use nephros_conv::Shape;
 
 use super::map::HeatMap;
 use crate::{
-    network::{Architecture, NetworkError, dense},
+    network::{Architecture, NetworkError, PlaceHead, WINDOW, dense},
     weights::Arrays,
 };
 
@@ -24,9 +25,12 @@ struct Dense {
 
 /// What the gradient of a head's score by its features is made of: the matrices of its layers.
 #[derive(Debug)]
-pub struct Gradient {
-    hidden: Option<Dense>,
-    last: Dense,
+pub struct Gradient(Head);
+
+#[derive(Debug)]
+enum Head {
+    Dense { hidden: Option<Dense>, last: Dense },
+    Places(PlaceHead),
 }
 
 /// How the gradient weighs a feature map.
@@ -55,25 +59,50 @@ impl Gradient {
             let (kernel, bias) = dense(weights, key, input, outputs)?;
             Ok(Dense { kernel, bias })
         };
+        if architecture.judges_places() {
+            return Ok(Self(Head::Places(architecture.build_place_head(weights, classes, image_size)?)));
+        }
         let features = architecture.feature_shape(image_size);
         if hidden_units == 0 {
-            return Ok(Self { hidden: None, last: read("head", features, classes)? });
+            return Ok(Self(Head::Dense { hidden: None, last: read("head", features, classes)? }));
         }
         let units = Shape { height: 1, width: 1, channels: hidden_units };
         let hidden = Some(read("head.hidden", features, hidden_units)?);
-        Ok(Self { hidden, last: read("head", units, classes)? })
+        Ok(Self(Head::Dense { hidden, last: read("head", units, classes)? }))
     }
 
     /// Gradient of the log-odds of a class by one image's features, in their order; `logits` are what
     /// the head makes of the features.
     pub fn by_features(&self, features: &[f32], logits: &[f32], class: usize) -> Vec<f64> {
-        let by_input = self.last.backward(&log_odds_gradient(logits, class));
-        let Some(hidden) = &self.hidden else { return by_input };
+        let by_logit = log_odds_gradient(logits, class);
+        let (hidden, last) = match &self.0 {
+            Head::Dense { hidden, last } => (hidden, last),
+            Head::Places(head) => return by_places(head, features, &by_logit),
+        };
+        let by_input = last.backward(&by_logit);
+        let Some(hidden) = hidden else { return by_input };
         let features: Vec<f64> = features.iter().copied().map(f64::from).collect();
         let units = hidden.forward(&features).into_iter().zip(by_input);
         let by_unit: Vec<f64> = units.map(|(unit, by)| if unit > 0.0 { by } else { 0.0 }).collect();
         hidden.backward(&by_unit)
     }
+}
+
+/// Gradient by the map of one image, from that by the logits: of the windows that answered alone.
+fn by_places(head: &PlaceHead, map: &[f32], by_logit: &[f64]) -> Vec<f64> {
+    let (shape, mut gradient) = (head.map(), vec![0.0; map.len()]);
+    for (kind, winner) in head.winners(map).into_iter().enumerate() {
+        let gains = by_logit.iter().enumerate().map(|(class, by)| f64::from(head.gain(kind, class)) * by);
+        let of_place = gains.sum::<f64>() / (WINDOW * WINDOW) as f64;
+        for row in winner.row..winner.row + WINDOW {
+            let first = (row * shape.width + winner.column) * shape.channels;
+            for place in gradient[first..][..WINDOW * shape.channels].chunks_exact_mut(shape.channels) {
+                let weights = head.weights_of(kind);
+                place.iter_mut().zip(weights).for_each(|(by, weight)| *by += of_place * f64::from(*weight));
+            }
+        }
+    }
+    gradient
 }
 
 impl Dense {

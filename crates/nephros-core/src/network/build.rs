@@ -5,7 +5,9 @@ use std::ops::Range;
 use nephros_conv::{ConvError, Layer, Network, NetworkBuilder, Options, Shape};
 use rayon::prelude::*;
 
-use super::{Architecture, BATCH_NORM_EPSILON, FeatureLayer, Features, features::Chain, pools};
+use super::{
+    Architecture, BATCH_NORM_EPSILON, FeatureLayer, Features, PlaceHead, WINDOW, features::Chain, pools,
+};
 use crate::{
     hint::Hint,
     weights::{Arrays, WeightsError},
@@ -114,7 +116,21 @@ impl Architecture {
         Ok(NetworkBuilder::new(Shape { height, width, channels }, options)?)
     }
 
-    /// Builds the head, from features to logits.
+    /// Builds the head of a network that judges places.
+    ///
+    /// # Errors
+    /// See [`NetworkError`].
+    pub fn build_place_head(
+        self,
+        weights: &dyn Arrays,
+        labels: usize,
+        image_size: [usize; 3],
+    ) -> Result<PlaceHead, NetworkError> {
+        check_image_size(self, image_size)?;
+        PlaceHead::new(self.feature_shape(image_size), labels, weights)
+    }
+
+    /// Builds the head of a network that judges its map as a whole, from features to logits.
     ///
     /// # Shapes
     /// `[batch, feature_height, feature_width, channels]` to `[batch, labels]`.
@@ -172,7 +188,8 @@ pub(super) fn check_image_size(
     if channels != 3 {
         return Err(NetworkError::Channels { got: image_size });
     }
-    let expected = 1 << pools(architecture.layers());
+    let places = if architecture.judges_places() { WINDOW } else { 1 };
+    let expected = places << pools(architecture.layers());
     let fits = height >= expected && width >= expected;
     if fits { Ok(()) } else { Err(NetworkError::TooSmall { architecture, expected, height, width }) }
 }

@@ -23,6 +23,9 @@ pub const LAYERS: &[FeatureLayer] = &[
     GlobalAveragePool,
 ];
 
+/// Of these how many make the map that `compact-places` judges: 1/8 of the height and width, 128 channels.
+pub const PLACES: usize = 8;
+
 const fn conv(
     key: &'static str,
     batch_norm: &'static str,

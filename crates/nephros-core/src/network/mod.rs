@@ -4,6 +4,7 @@ mod build;
 pub mod compact;
 mod features;
 mod hypercolumn;
+mod places;
 mod quantized;
 pub mod vgg16;
 
@@ -16,6 +17,7 @@ pub use build::NetworkError;
 pub(crate) use build::dense;
 pub use features::{Features, Precision};
 pub use hypercolumn::LEAST_SQUARE;
+pub use places::{EVIDENCE, PlaceHead, WINDOW, Winner};
 
 /// Added to the variance in every batch norm, in training and when folding.
 pub const BATCH_NORM_EPSILON: f32 = 1e-5;
@@ -31,6 +33,9 @@ pub enum Architecture {
     Vgg16Hypercolumn,
     /// A small network for training from scratch.
     Compact,
+    /// Its map before the last pooling, of which the place that shows most of a class answers.
+    #[serde(rename = "compact-places")]
+    CompactPlaces,
 }
 
 /// One layer of a feature extractor.
@@ -73,6 +78,7 @@ impl Architecture {
         match self {
             Self::Vgg16 | Self::Vgg16Hypercolumn => vgg16::LAYERS,
             Self::Compact => compact::LAYERS,
+            Self::CompactPlaces => compact::LAYERS.split_at(compact::PLACES).0,
         }
     }
 
@@ -81,11 +87,16 @@ impl Architecture {
         (self == Self::Vgg16Hypercolumn).then_some(vgg16::FOURTH_BLOCK)
     }
 
+    /// Whether the head judges each place of the map ([`PlaceHead`]), not the map as a whole.
+    pub fn judges_places(self) -> bool {
+        self == Self::CompactPlaces
+    }
+
     /// Whether trained weights of it are published, which a training may leave as they are.
     pub fn is_published(self) -> bool {
         match self {
             Self::Vgg16 | Self::Vgg16Hypercolumn => true,
-            Self::Compact => false,
+            Self::Compact | Self::CompactPlaces => false,
         }
     }
 
@@ -95,6 +106,7 @@ impl Architecture {
             Self::Vgg16 => "vgg16",
             Self::Vgg16Hypercolumn => "vgg16-hypercolumn",
             Self::Compact => "compact",
+            Self::CompactPlaces => "compact-places",
         }
     }
 
@@ -136,8 +148,31 @@ impl Architecture {
         image_size: [usize; 3],
     ) -> Vec<(String, Vec<usize>)> {
         let mut shapes = self.expected_feature_shapes();
-        shapes.extend(head_shapes(self.feature_len(image_size), hidden_units, labels));
+        shapes.extend(self.head_shapes(image_size, hidden_units, labels));
         shapes
+    }
+
+    /// Arrays of the head: `head.hidden.*` where `hidden_units` is not zero, or `head.places.*`, then `head.*`.
+    fn head_shapes(
+        self,
+        image_size: [usize; 3],
+        hidden_units: usize,
+        labels: usize,
+    ) -> Vec<(String, Vec<usize>)> {
+        let dense = |key: &str, inputs, outputs| {
+            [(format!("{key}.weight"), vec![outputs, inputs]), (format!("{key}.bias"), vec![outputs])]
+        };
+        let features = self.feature_shape(image_size);
+        if self.judges_places() {
+            let kinds = labels.saturating_sub(1);
+            let evidence = dense(EVIDENCE, features.channels, kinds);
+            return evidence.into_iter().chain(dense("head", kinds, labels)).collect();
+        }
+        if hidden_units == 0 {
+            return dense("head", features.len(), labels).into();
+        }
+        let hidden = dense("head.hidden", features.len(), hidden_units);
+        hidden.into_iter().chain(dense("head", hidden_units, labels)).collect()
     }
 
     /// The part of [`Self::expected_shapes`] that does not depend on the head.
@@ -168,15 +203,3 @@ impl fmt::Display for Architecture {
 
 /// Arrays of a batch norm, in torchvision's order: scale, shift, mean, variance.
 const BATCH_NORM_ARRAYS: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
-
-/// Arrays of the head: `head.hidden.*` where `hidden_units` is not zero, then `head.*`.
-fn head_shapes(inputs: usize, hidden_units: usize, labels: usize) -> Vec<(String, Vec<usize>)> {
-    let dense = |key: &str, inputs, outputs| {
-        [(format!("{key}.weight"), vec![outputs, inputs]), (format!("{key}.bias"), vec![outputs])]
-    };
-    if hidden_units == 0 {
-        return dense("head", inputs, labels).into();
-    }
-    let hidden = dense("head.hidden", inputs, hidden_units);
-    hidden.into_iter().chain(dense("head", hidden_units, labels)).collect()
-}

@@ -14,7 +14,6 @@ use super::{
     Architecture, FeatureLayer, Features, NetworkError,
     build::{check_image_size, convolution},
     features::Chain,
-    head_shapes,
 };
 use crate::weights::{ArrayFile, Arrays, WeightsError};
 
@@ -74,7 +73,7 @@ impl Architecture {
             }
             builder.push(&Layer::Conv3x3 { kernel: &kernel, bias: &bias, relu: true })?;
         }
-        for (key, shape) in head_shapes(self.feature_len(image_size), hidden_units, labels) {
+        for (key, shape) in self.head_shapes(image_size, hidden_units, labels) {
             let values = weights.array(&key, &shape)?;
             arrays.push((key, Array { shape, ..floats(String::new(), &values).1 }));
         }

@@ -4,13 +4,20 @@ use nephros_conv::Network;
 
 use super::{PredictError, Prediction};
 use crate::{
-    network::{Architecture, NetworkError},
+    network::{Architecture, NetworkError, PlaceHead},
     weights::Arrays,
 };
 
 /// The part of a model after its feature extractor; on its own for features that are cached.
 #[derive(Debug)]
-pub struct Head(Network);
+pub struct Head(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// Sees the map as a whole.
+    Dense(Network),
+    Places(PlaceHead),
+}
 
 impl Head {
     /// Builds the head of a model for `classes` labels; of the weights only its own are read.
@@ -24,7 +31,11 @@ impl Head {
         image_size: [usize; 3],
         weights: &dyn Arrays,
     ) -> Result<Self, NetworkError> {
-        architecture.build_head(weights, classes, hidden_units, image_size).map(Self)
+        Ok(Self(if architecture.judges_places() {
+            Kind::Places(architecture.build_place_head(weights, classes, image_size)?)
+        } else {
+            Kind::Dense(architecture.build_head(weights, classes, hidden_units, image_size)?)
+        }))
     }
 
     /// Classifies features as [`super::Predictor::features`] gives them.
@@ -33,7 +44,7 @@ impl Head {
     /// See [`PredictError`].
     pub fn predict(&self, features: &[f32], batch: usize) -> Result<Vec<Prediction>, PredictError> {
         let logits = self.logits(features, batch)?;
-        let images = logits.chunks_exact(self.0.output().len());
+        let images = logits.chunks_exact(self.classes());
         images.enumerate().map(|(image, logits)| prediction(image, logits)).collect()
     }
 
@@ -42,9 +53,21 @@ impl Head {
     /// # Errors
     /// See [`PredictError`].
     pub fn logits(&self, features: &[f32], batch: usize) -> Result<Vec<f32>, PredictError> {
-        let mut logits = vec![0.0; batch * self.0.output().len()];
-        self.0.forward(features, batch, &mut logits)?;
-        Ok(logits)
+        match &self.0 {
+            Kind::Dense(network) => {
+                let mut logits = vec![0.0; batch * network.output().len()];
+                network.forward(features, batch, &mut logits)?;
+                Ok(logits)
+            }
+            Kind::Places(head) => Ok(head.forward(features, batch)?),
+        }
+    }
+
+    fn classes(&self) -> usize {
+        match &self.0 {
+            Kind::Dense(network) => network.output().len(),
+            Kind::Places(head) => head.classes(),
+        }
     }
 }
 
