@@ -4,7 +4,7 @@
     python scripts/golden/augment.py
 
 Writes to crates/nephros-train/tests/golden/augment: `transforms.json` (the parameters, in Keras'
-names) and `images.bin` (little-endian f32, [1 + transforms, 24, 20, 3]: the input, then each output).
+names) and `images.bin` (little-endian f32, [1 + transforms, 24, 24, 3]: the input, then each output).
 """
 
 import json
@@ -18,7 +18,8 @@ import numpy as np
 from keras.preprocessing.image import ImageDataGenerator
 
 OUT = pathlib.Path(__file__).parents[2] / "crates/nephros-train/tests/golden/augment"
-HEIGHT, WIDTH = 24, 20
+# Square: on others Keras turns and scales about a point off the centre, see Transform::affine.
+HEIGHT, WIDTH = 24, 24
 STILL = {
     "theta": 0.0,
     "tx": 0.0,

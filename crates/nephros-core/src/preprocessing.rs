@@ -56,6 +56,16 @@ impl Preprocessing {
         resize(&self.crop(image), width, height, self.resample)
     }
 
+    /// As [`Self::resize`], of `shown`, a picture of the same size, framed as the image is: a mask of it.
+    pub fn resize_as(&self, image: &RgbImage, shown: &RgbImage) -> RgbImage {
+        let [height, width, _] = self.image_size;
+        let shown = match self.crop {
+            Crop::None => Cow::Borrowed(shown),
+            Crop::Body | Crop::Band => Cow::Owned(cut(shown, self.frame(image))),
+        };
+        resize(&shown, width, height, self.resample)
+    }
+
     /// What of the image [`Self::resize`] stretches to `image_size`.
     pub fn frame(&self, image: &RgbImage) -> Frame {
         let [height, width, _] = self.image_size;

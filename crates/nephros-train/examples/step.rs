@@ -14,7 +14,7 @@ use nephros_core::{
     network::Architecture,
     weights::{self, Weights},
 };
-use nephros_train::train::{Classifier, CpuGradients, Layout, Trained};
+use nephros_train::train::{Classifier, CpuGradients, Layout, Said, Trained};
 
 /// As in the binary: Burn's tensors are allocated anew in each step.
 #[global_allocator]
@@ -34,9 +34,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut kernels = CpuGradients::new(layout, last, &weights)?;
     let input: Vec<f32> = (0..batch * size * size * 3).map(|i| (i * 7919 % 1009) as f32 / 1009.0).collect();
     let targets: Vec<f32> = (0..batch).flat_map(|image| [[1.0, 0.0], [0.0, 1.0]][image % 2]).collect();
-    let loss = |logits: Tensor<2>| {
+    let loss = |said: Said| {
         let targets = Tensor::<2>::from_data(TensorData::new(targets.clone(), [batch, 2]), &device);
-        (log_softmax(logits, 1) * targets).sum().neg() / batch as f32
+        (log_softmax(said.logits, 1) * targets).sum().neg() / batch as f32
     };
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..rounds {

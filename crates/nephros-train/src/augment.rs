@@ -1,6 +1,6 @@
 //! ImageDataGenerator's random transforms.
 //!
-//! Geometry as in Keras 2.12: one affine map, rotation · shift · shear · zoom about the centre, from
+//! Geometry as in Keras 2.12 for square images: one affine map, rotation · shift · shear · zoom about the centre, from
 //! output to input positions, linear interpolation, the edge continued outwards; then the flips.
 //! Source: Keras 2.12, `keras/preprocessing/image.py`, `apply_affine_transform`.
 
@@ -193,6 +193,13 @@ impl Transform {
         values
     }
 
+    /// The part that moves pixels, which a mask goes through as its image does.
+    #[must_use]
+    pub fn geometry(&self) -> Self {
+        let Self { brightness, contrast, gamma, noise, .. } = Self::default();
+        Self { brightness, contrast, gamma, noise, ..*self }
+    }
+
     /// From output to input positions; `None` when every pixel stays where it is.
     fn affine(&self, height: usize, width: usize) -> Option<Affine> {
         let still = Self {
@@ -213,9 +220,9 @@ impl Transform {
         let shift = Affine([[1.0, 0.0, self.tx], [0.0, 1.0, self.ty]]);
         let shear = Affine([[1.0, -shear_sin, 0.0], [0.0, shear_cos, 0.0]]);
         let zoom = Affine([[self.zx, 0.0, 0.0], [0.0, self.zy, 0.0]]);
-        // Keras gives the height to x, though x runs along the width: on an image that is not
-        // square the centre is off. Kept, so that the same numbers give the same image.
-        let (x, y) = (height as f64 / 2.0 - 0.5, width as f64 / 2.0 - 0.5);
+        // Keras gives the height to x, though x runs along the width: on an image that is not square it turns and
+        // scales about a point off the centre, by a quarter of the width in a band. Here it is the centre.
+        let (x, y) = (width as f64 / 2.0 - 0.5, height as f64 / 2.0 - 0.5);
         let from_center = Affine([[1.0, 0.0, x], [0.0, 1.0, y]]);
         let to_center = Affine([[1.0, 0.0, -x], [0.0, 1.0, -y]]);
         Some(from_center.after(rotation.after(shift.after(shear.after(zoom)))).after(to_center))

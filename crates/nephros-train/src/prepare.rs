@@ -110,6 +110,11 @@ pub fn add_head(weights: &mut Weights, params: &Params, classes: usize) {
     for (key, shape) in shapes.into_iter().filter(|(key, _)| key.starts_with("head.")) {
         let count = shape.iter().product();
         let values = match shape.as_slice() {
+            // Evidence of a class speaks for it, whatever the seed.
+            [outputs, inputs] if params.architecture.judges_places() && key == "head.weight" => {
+                let speaks_for = |at: usize| f32::from(u8::from(at / inputs == at % inputs + 1));
+                (0..outputs * inputs).map(speaks_for).collect()
+            }
             [outputs, inputs] => {
                 let limit = (6.0 / (inputs + outputs) as f32).sqrt();
                 (0..count).map(|_| rng.random_range(-limit..limit)).collect()

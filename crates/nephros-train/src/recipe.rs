@@ -18,7 +18,7 @@ use crate::{
     train::{
         FeatureStore, Fit, Inputs, Key, Layout, Sampler, TrainError, Trained, cached_features, class_weights,
         data::{Pipeline, Sample, read_images},
-        draw, trained_part,
+        draw, pretrained_on_drawn, trained_part,
     },
 };
 
@@ -57,23 +57,26 @@ impl Recipe {
         add_head(&mut initial, &params, classes);
         let preprocessing = params.preprocessing(base.normalization);
         let members: Vec<_> = dataset.records.iter().zip(dataset.targets.iter().copied()).collect();
-        let resized = |image: &RgbImage| match mask {
-            None => preprocessing.resize(image),
-            Some(mask) => mask.resize(image, &preprocessing),
+        let framed = |image: &RgbImage, shown: &RgbImage| match mask {
+            None => preprocessing.resize_as(image, shown),
+            Some(mask) => mask.resize_as(image, shown, &preprocessing),
         };
         let sample = |record: &Record, label, image: &RgbImage| Sample {
             // Features are cached under this name.
             sha256: mask.map_or_else(|| record.sha256.clone(), |mask| mask.name_of(&record.sha256)),
             label,
-            pixels: resized(image).pixels().to_vec(),
+            pixels: framed(image, image).pixels().to_vec(),
+            lesion: None,
         };
         let samples = read_images(&dataset.root, &members, sample, progress)?;
-        let drawn = draw(&params, &dataset.labels, &resized, progress)?;
+        let drawn = draw(&params, &dataset.labels, &framed, progress)?;
         let layout = Layout { architecture, image_size, hidden_units: params.head_units(), classes };
         let pipeline = Pipeline { preprocessing, ranges: AugmentationRanges::from(&params), seed };
         let trained = trained_part(&params);
+        let cache = project.path(&project.config.artifacts_root).join("cache");
+        let initial = pretrained_on_drawn(&params, layout, &pipeline, &drawn, initial, &cache, progress)?;
         let features = if trained == Trained::Head {
-            let path = project.path(&project.config.artifacts_root).join("cache/features.bin");
+            let path = cache.join("features.bin");
             let views = if params.augmentation { params.augmentation_views } else { 0 };
             let sets: [(&[Sample], usize); 2] = [(&samples, views), (&[], 0)];
             let (store, [keys, _]) = cached_features(&path, layout, &initial, &pipeline, sets, progress)?;

@@ -230,3 +230,19 @@ fn augmentation_false_is_the_identity() {
     };
     assert_eq!(on, expected);
 }
+
+/// Keras 2.12 turns about (11.5, 3.5) there.
+#[test]
+fn a_wide_image_is_turned_about_its_centre() {
+    let (height, width) = (9, 25);
+    let mut pixels = vec![0.0; height * width];
+    pixels[4 * width + 12] = 255.0;
+    for transform in [
+        Transform { theta: 30.0, ..Transform::default() },
+        Transform { zx: 0.8, zy: 1.2, ..Transform::default() },
+        Transform { theta: 90.0, flip_horizontal: true, ..Transform::default() },
+    ] {
+        let turned = transform.apply(&pixels, height, width, 1);
+        assert!((turned[4 * width + 12] - 255.0).abs() < 1e-3, "{transform:?}");
+    }
+}

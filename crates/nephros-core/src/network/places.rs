@@ -109,7 +109,9 @@ impl PlaceHead {
     /// The evidence of a class but the first at each place of one image, `[height, width]`.
     pub fn evidence_at_places(&self, map: &[f32], kind: usize) -> Vec<f32> {
         let (weights, bias) = (self.weights_of(kind), self.evidence_bias[kind]);
-        let dot = |place: &[f32]| place.iter().zip(weights).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        let dot = |place: &[f32]| {
+            place.iter().zip(weights).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
+        };
         map.chunks_exact(self.map.channels).map(|place| (dot(place) + f64::from(bias)) as f32).collect()
     }
 
@@ -142,8 +144,10 @@ mod tests {
             ("head.weight", vec![2, 1], vec![0.0, 2.0]),
             ("head.bias", vec![2], vec![0.5, -0.5]),
         ];
-        let arrays =
-            arrays.map(|(key, shape, values)| (key.to_owned(), Tensor { shape, values })).into_iter().collect();
+        let arrays = arrays
+            .map(|(key, shape, values)| (key.to_owned(), Tensor { shape, values }))
+            .into_iter()
+            .collect();
         PlaceHead::new(map, 2, &Weights(arrays)).unwrap()
     }
 

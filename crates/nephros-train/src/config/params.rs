@@ -121,6 +121,9 @@ pub struct Params {
     /// Drawn patients that are trained on beside the data; 0 for none.
     #[serde(default)]
     pub phantom_patients: usize,
+    /// Epochs on drawn patients alone, before the data is seen; 0 for none.
+    #[serde(default)]
+    pub phantom_epochs: usize,
     /// Share of an epoch's images that are of drawn patients.
     #[serde(default = "default_phantom_share")]
     pub phantom_share: f64,

@@ -88,6 +88,7 @@ impl Params {
         }
         self.validate_lbfgs()?;
         self.validate_pooling()?;
+        self.validate_places()?;
         below("MOMENTUM", self.momentum, 1.0)?;
         below("LABEL_SMOOTHING", self.label_smoothing, 1.0)
     }
@@ -121,6 +122,15 @@ impl Params {
         }
         let advice = "set `OPTIMIZER: lbfgs`, or `ARCHITECTURE: compact`, which always averages";
         Err(InvalidValue::new("POOLING", "`none` unless `OPTIMIZER` is `lbfgs`", got).advise(advice))
+    }
+
+    /// The head of a network that judges places is what it is.
+    fn validate_places(&self) -> Check {
+        if self.architecture.judges_places() && self.hidden_units > 0 {
+            let expected = "0 for `compact-places`, whose head judges places";
+            return Err(InvalidValue::new("HIDDEN_UNITS", expected, self.hidden_units));
+        }
+        Ok(())
     }
 
     fn validate_split(&self) -> Check {

@@ -33,7 +33,12 @@ impl Mask {
     /// Hides, then crops and resizes as the preprocessing says. What is hidden and what is cropped is told by the
     /// image as it was, so that every crop loses the same part of the body.
     pub fn resize(self, image: &RgbImage, preprocessing: &Preprocessing) -> RgbImage {
-        let hidden = self.hide(image);
+        self.resize_as(image, image, preprocessing)
+    }
+
+    /// As [`Self::resize`], of `shown`, a picture of the same size: a mask of the image.
+    pub fn resize_as(self, image: &RgbImage, shown: &RgbImage, preprocessing: &Preprocessing) -> RgbImage {
+        let hidden = self.hide(image, shown);
         let masked = match preprocessing.crop {
             Crop::None => hidden,
             Crop::Body | Crop::Band => cut(&hidden, preprocessing.frame(image)),
@@ -54,8 +59,8 @@ impl Mask {
         }
     }
 
-    /// The image with a black box on it.
-    fn hide(self, image: &RgbImage) -> RgbImage {
+    /// What is shown of an image, with a black box on it.
+    fn hide(self, image: &RgbImage, shown: &RgbImage) -> RgbImage {
         let Frame { top, left, height, width } = self.hidden(image);
         let (columns, rows) = (image.width(), image.height());
         // A frame may leave the image.
@@ -64,12 +69,12 @@ impl Mask {
             at(start)..at(start + length as isize)
         };
         let span = inside(left, width, columns);
-        let mut pixels = image.pixels().to_vec();
+        let mut pixels = shown.pixels().to_vec();
         for row in inside(top, height, rows) {
             let start = row * columns;
             pixels[3 * (start + span.start)..3 * (start + span.end)].fill(0);
         }
-        RgbImage::new(columns, rows, pixels).unwrap_or_else(|| image.clone())
+        RgbImage::new(columns, rows, pixels).unwrap_or_else(|| shown.clone())
     }
 
     /// The box that is hidden, in pixels of the image.

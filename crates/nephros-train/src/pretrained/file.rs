@@ -30,7 +30,7 @@ pub(super) fn read(
     let weights = select(architecture, weights).map_err(|source| misfit(architecture, path, source))?;
     let normalization = match architecture {
         Architecture::Vgg16 | Architecture::Vgg16Hypercolumn => normalization,
-        Architecture::Compact => Normalization::Unit,
+        Architecture::Compact | Architecture::CompactPlaces => Normalization::Unit,
     };
     Ok((weights, normalization))
 }

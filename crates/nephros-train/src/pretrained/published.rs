@@ -41,7 +41,7 @@ pub fn published(architecture: Architecture) -> Vec<Published> {
                 checksum: Checksum::Sha256Prefix("397923af".to_owned()),
             },
         ],
-        Architecture::Compact => Vec::new(),
+        Architecture::Compact | Architecture::CompactPlaces => Vec::new(),
     }
 }
 

@@ -19,7 +19,7 @@ use nephros_core::{network::FeatureLayer, weights::Weights};
 
 use super::{
     TrainError,
-    network::{Classifier, ConvBlock, Layout},
+    network::{Classifier, ConvBlock, Layout, Said},
 };
 
 /// Forward and backward pass of a [`Classifier`] on the CPU.
@@ -57,7 +57,7 @@ impl CpuGradients {
     }
 
     /// The loss of a batch `[batch, height, width, channels]` and the gradients of all parameters
-    /// that learn. `loss` makes it from logits `[batch, classes]`. Running statistics of batch
+    /// that learn. `loss` makes it from what the model says. Running statistics of batch
     /// norms that learn move as in a forward pass of Burn. `device` differentiates.
     ///
     /// # Errors
@@ -68,14 +68,14 @@ impl CpuGradients {
         input: &[f32],
         batch: usize,
         device: &Device,
-        loss: impl FnOnce(Tensor<2>) -> Tensor<1>,
+        loss: impl FnOnce(Said) -> Tensor<1>,
     ) -> Result<(Tensor<1>, GradientsParams), TrainError> {
         let blocks = model.blocks.get(self.frozen_blocks..).unwrap_or_default();
         let (features, shape) = self.forward(blocks, input, batch)?;
         let dimensions = [batch, shape.height, shape.width, shape.channels];
         let features = Tensor::<4>::from_data(TensorData::new(features, dimensions), device).require_grad();
         // The head's weights are in the order `(channel, y, x)`.
-        let loss = loss(model.forward_head(features.clone().permute([0, 3, 1, 2]).flatten(1, 3)));
+        let loss = loss(model.judge(features.clone().permute([0, 3, 1, 2])));
         let mut gradients = loss.backward();
         let d_features = features.grad_remove(&mut gradients);
         let mut parameters = GradientsParams::from_grads(gradients, model);

@@ -10,7 +10,7 @@ use nephros_core::{
 use rayon::prelude::*;
 
 use crate::{
-    augment::{AugmentationRanges, view_rng},
+    augment::{AugmentationRanges, Transform, view_rng},
     manifest::Record,
     progress::{Cancelled, Progress, Unit, check},
 };
@@ -24,13 +24,24 @@ pub struct Sample {
     pub label: usize,
     /// `[height, width, 3]` RGB.
     pub pixels: Vec<u8>,
+    /// Where its lesion is, of a drawn slice; `None` where that is not known.
+    pub lesion: Option<Lesion>,
+}
+
+/// A lesion whose place is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lesion {
+    /// Label whose lesion it is; `None` for one of no class, or for none at all.
+    pub label: Option<usize>,
+    /// How much of a pixel is the lesion, 0 to 255, `[height, width]`.
+    pub share: Vec<u8>,
 }
 
 impl Sample {
     /// What training and evaluation keep of a decoded image.
     pub fn of(record: &Record, label: usize, image: &RgbImage, preprocessing: &Preprocessing) -> Self {
         let pixels = preprocessing.resize(image).pixels().to_vec();
-        Self { sha256: record.sha256.clone(), label, pixels }
+        Self { sha256: record.sha256.clone(), label, pixels, lesion: None }
     }
 }
 
@@ -144,13 +155,37 @@ impl Pipeline {
     pub fn input(&self, sample: &Sample, view: View) -> Vec<f32> {
         let [height, width, channels] = self.preprocessing.image_size;
         let mut values: Vec<f32> = sample.pixels.iter().map(|&value| f32::from(value)).collect();
-        if let View::Augmented(number) = view {
-            let mut rng = view_rng(self.seed, &sample.sha256, number);
-            let transform = self.ranges.draw(&mut rng, height, width);
+        if let Some(transform) = self.transform(sample, view) {
             values = transform.apply(&values, height, width, channels);
         }
         self.preprocessing.normalize(&mut values);
         values
+    }
+
+    /// Share of each place of a map that the lesion takes in a view, 0 to 1, `[height / side, width / side]`; a place
+    /// is a square of `side` pixels. `None` where no lesion's place is known.
+    pub fn lesion(&self, sample: &Sample, view: View, side: usize) -> Option<Vec<f32>> {
+        let [height, width, _] = self.preprocessing.image_size;
+        let lesion = sample.lesion.as_ref()?;
+        let mut shares: Vec<f32> = lesion.share.iter().map(|&share| f32::from(share) / 255.0).collect();
+        if let Some(transform) = self.transform(sample, view) {
+            shares = transform.geometry().apply(&shares, height, width, 1);
+        }
+        let mut places = vec![0.0; (height / side) * (width / side)];
+        let of_pixel = 1.0 / (side * side) as f32;
+        for (row, shares) in shares.chunks_exact(width).take(height / side * side).enumerate() {
+            for (column, share) in shares.iter().take(width / side * side).enumerate() {
+                places[row / side * (width / side) + column / side] += of_pixel * share;
+            }
+        }
+        Some(places)
+    }
+
+    /// The transform of a view of an image, the same whenever it is asked for.
+    fn transform(&self, sample: &Sample, view: View) -> Option<Transform> {
+        let View::Augmented(number) = view else { return None };
+        let [height, width, _] = self.preprocessing.image_size;
+        Some(self.ranges.draw(&mut view_rng(self.seed, &sample.sha256, number), height, width))
     }
 
     /// Input of several images, one after the other, made on all cores.

@@ -19,7 +19,8 @@ use super::{
     cpu::CpuGradients,
     history::Epoch,
     inputs::Inputs,
-    network::{Classifier, Layout, Trained},
+    network::{Classifier, Layout, Said, Trained},
+    places::Known,
     sampling::Sampler,
 };
 use crate::{
@@ -269,7 +270,7 @@ impl Fit<'_> {
                 kernels.observe(&session.model, &values, batch.len())?;
             } else {
                 let input = self.images(values, batch.len(), device);
-                let _logits = session.model.forward(self.layout.architecture, input);
+                let _said = session.model.forward(self.layout.architecture, input);
             }
         }
         session.model.set_momentum(BatchNormConfig::new(1).momentum);
@@ -294,13 +295,19 @@ impl Fit<'_> {
     ) -> Result<f64, TrainError> {
         let values = self.train.batch(batch, Some(epoch as u64));
         let labels: Vec<usize> = batch.iter().map(|&position| self.train.label(position)).collect();
-        let mut loss = |logits| self.loss(logits, &labels, device, seen);
+        let known = Known::of(self.layout, &self.train, batch, &labels, epoch as u64);
+        let loss = |said: Said| {
+            let places = said.evidence.zip(known).map(|(evidence, known)| known.loss(evidence, device));
+            let image = self.loss(said.logits, &labels, device, seen);
+            places.map_or(image.clone(), |places| image + places)
+        };
         let (loss, gradients) = match (&mut session.kernels, self.trained) {
             (Some(kernels), _) => kernels.gradients(&session.model, &values, batch.len(), device, loss)?,
             (None, Trained::Head) => {
                 let shape = [batch.len(), values.len() / batch.len()];
                 let data = TensorData::new(values, shape);
-                let loss = loss(session.model.forward_head(Tensor::from_data(data, device)));
+                let logits = session.model.forward_head(Tensor::from_data(data, device));
+                let loss = loss(Said { logits, evidence: None });
                 (loss.clone(), GradientsParams::from_grads(loss.backward(), &session.model))
             }
             (None, Trained::Layers { .. }) => {

@@ -5,6 +5,8 @@ use nephros_core::{
     weights::Weights,
 };
 
+use rayon::prelude::*;
+
 use super::{
     TrainError,
     data::{Pipeline, Sample, View},
@@ -76,6 +78,23 @@ impl<'a> Inputs<'a> {
                 values
             }
         }
+    }
+
+    /// The lesions of some images, as [`Pipeline::lesion`] gives them for places of `side` pixels, each with its
+    /// label.
+    pub fn lesions(
+        &self,
+        positions: &[usize],
+        epoch: u64,
+        side: usize,
+    ) -> Vec<Option<(Option<usize>, Vec<f32>)>> {
+        let Self::Images { samples, pipeline } = self else { return vec![None; positions.len()] };
+        let of = |&position: &usize| {
+            let sample = samples[position];
+            let places = pipeline.lesion(sample, View::Augmented(epoch), side)?;
+            Some((sample.lesion.as_ref()?.label, places))
+        };
+        positions.par_iter().map(of).collect()
     }
 
     /// The cached views of an image; none where images are not cached as features.

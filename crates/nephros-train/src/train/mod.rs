@@ -12,6 +12,8 @@ mod lbfgs;
 mod logistic;
 mod network;
 mod optimum;
+mod places;
+mod pretraining;
 mod regions;
 mod sampling;
 mod stage;
@@ -24,7 +26,8 @@ pub use drawn::draw;
 pub use features::{FeatureStore, Key};
 pub use fit::{Fit, Fitted};
 pub use inputs::Inputs;
-pub use network::{Classifier, Layout, Trained};
+pub use network::{Classifier, Layout, Said, Trained};
+pub use pretraining::pretrained_on_drawn;
 pub(crate) use regions::UNITS_OF_LARGER;
 pub use sampling::Sampler;
 pub(crate) use stage::write_keras;
@@ -102,6 +105,12 @@ pub enum TrainError {
         /// The class.
         class: String,
     },
+    /// A network that judges places asks for evidence of every class but the first.
+    #[error("expected the class without a lesion, `Normal`, to be the first, got {labels:?}")]
+    FirstClass {
+        /// The classes.
+        labels: Vec<String>,
+    },
     /// The loss became NaN or infinite.
     #[error("the loss is not finite after epoch {epoch} at LEARNING_RATE {learning_rate}")]
     Diverged {
@@ -140,6 +149,7 @@ impl Hint for TrainError {
             }
             Self::Prepared { .. } => Some("run `nephros prepare` after changing params.yaml".into()),
             Self::Undrawable { .. } => Some("set `PHANTOM_PATIENTS: 0` in params.yaml".into()),
+            Self::FirstClass { .. } => Some("name it first in `CLASS_NAMES` in params.yaml".into()),
             Self::Diverged { .. } => Some("lower LEARNING_RATE, by a factor of 10 at first".into()),
             Self::Io(_) | Self::Engine(_) | Self::Cancelled(_) => None,
         }

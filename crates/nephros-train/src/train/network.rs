@@ -15,7 +15,7 @@ use burn::{
     },
 };
 use nephros_core::{
-    network::{Architecture, BATCH_NORM_EPSILON, FeatureLayer, LEAST_SQUARE},
+    network::{Architecture, BATCH_NORM_EPSILON, EVIDENCE, FeatureLayer, LEAST_SQUARE, WINDOW},
     weights::{self, Weights, WeightsError},
 };
 
@@ -32,8 +32,20 @@ pub struct ConvBlock {
 #[derive(Module, Debug)]
 pub struct Classifier {
     pub(super) blocks: Vec<ConvBlock>,
+    /// Weighs the evidence of each place, in a network that judges places.
+    places: Option<Linear>,
     hidden: Option<Linear>,
     output: Linear,
+}
+
+/// What a [`Classifier`] says of images.
+#[derive(Debug, Clone)]
+pub struct Said {
+    /// `[batch, classes]`
+    pub logits: Tensor<2>,
+    /// Evidence of every class but the first at each place, `[batch, classes - 1, height, width]`, of a network
+    /// that judges places.
+    pub evidence: Option<Tensor<4>>,
 }
 
 /// What a [`Classifier`] is built for.
@@ -88,6 +100,17 @@ impl Classifier {
         let dense = |key: &str, inputs, outputs, order: Option<&[usize]>| {
             linear(weights, key, [outputs, inputs], order, device)
         };
+        if layout.architecture.judges_places() {
+            let channels = layout.architecture.feature_shape(layout.image_size).channels;
+            let kinds = layout.classes - 1;
+            let places = Some(dense(EVIDENCE, channels, kinds, None)?);
+            return Ok(Self {
+                blocks,
+                places,
+                hidden: None,
+                output: dense("head", kinds, layout.classes, None)?,
+            });
+        }
         let (hidden, output) = match layout.hidden_units {
             0 => (None, dense("head", inputs, layout.classes, order.as_deref())?),
             units => (
@@ -95,11 +118,11 @@ impl Classifier {
                 dense("head", units, layout.classes, None)?,
             ),
         };
-        Ok(Self { blocks, hidden, output })
+        Ok(Self { blocks, places: None, hidden, output })
     }
 
-    /// Images `[batch, height, width, channels]` to logits `[batch, classes]`.
-    pub fn forward(&self, architecture: Architecture, input: Tensor<4>) -> Tensor<2> {
+    /// What is said of images `[batch, height, width, channels]`.
+    pub fn forward(&self, architecture: Architecture, input: Tensor<4>) -> Said {
         let mut x = input.permute([0, 3, 1, 2]); // [batch, channels, height, width]
         let mut blocks = self.blocks.iter();
         let mut early = None;
@@ -120,7 +143,18 @@ impl Classifier {
             let mean = avg_pool2d(early, AvgPoolOptions::new([tap.side; 2]));
             x = Tensor::cat(vec![to_unit_length(mean), to_unit_length(x)], 1);
         }
-        self.forward_head(x.flatten(1, 3))
+        self.judge(x)
+    }
+
+    /// What is said of maps `[batch, channels, height, width]`.
+    pub fn judge(&self, map: Tensor<4>) -> Said {
+        let Some(places) = &self.places else {
+            return Said { logits: self.forward_head(map.flatten(1, 3)), evidence: None };
+        };
+        let evidence = places.forward(map.permute([0, 2, 3, 1])).permute([0, 3, 1, 2]);
+        let windows = avg_pool2d(evidence.clone(), AvgPoolOptions::new([WINDOW; 2]).with_stride([1, 1]));
+        let largest = windows.flatten::<3>(2, 3).max_dim(2).flatten(1, 2); // [batch, classes - 1]
+        Said { logits: self.output.forward(largest), evidence: Some(evidence) }
     }
 
     /// Features `[batch, features]` to logits `[batch, classes]`.
@@ -155,7 +189,10 @@ impl Classifier {
             let Some(block) = blocks.next() else { break };
             block.export(key, *batch_norm, &mut weights);
         }
-        if let Some(hidden) = &self.hidden {
+        if let Some(places) = &self.places {
+            export_linear(places, EVIDENCE, None, &mut weights);
+            export_linear(&self.output, "head", None, &mut weights);
+        } else if let Some(hidden) = &self.hidden {
             export_linear(hidden, "head.hidden", order.as_deref(), &mut weights);
             export_linear(&self.output, "head", None, &mut weights);
         } else {

@@ -25,6 +25,7 @@ use super::{
     history,
     inputs::Inputs,
     network::{Layout, Trained},
+    pretraining::pretrained_on_drawn,
     sampling::Sampler,
 };
 use crate::{
@@ -95,11 +96,14 @@ pub fn train(project: &Project, progress: &dyn Progress) -> Result<TrainSummary,
         [Subset::Train, Subset::Validation].map(|subset| dataset.subset(&split, subset));
     let train_samples = load_images(&dataset.root, &train_records, &preprocessing, progress)?;
     let validation_samples = load_images(&dataset.root, &validation_records, &preprocessing, progress)?;
-    let drawn = draw(params, &dataset.labels, &|image| preprocessing.resize(image), progress)?;
+    let framed = |image: &_, shown: &_| preprocessing.resize_as(image, shown);
+    let drawn = draw(params, &dataset.labels, &framed, progress)?;
+    let cache = project.path(&project.config.artifacts_root).join("cache");
+    let initial = pretrained_on_drawn(params, layout, &pipeline, &drawn, initial, &cache, progress)?;
     let store;
     let [train, validation] = match trained {
         Trained::Head => {
-            let path = project.path(&project.config.artifacts_root).join("cache/features.bin");
+            let path = cache.join("features.bin");
             let views = if params.augmentation { params.augmentation_views } else { 0 };
             let sets: [(&[Sample], usize); 2] = [(&train_samples, views), (&validation_samples, 0)];
             let keys;

@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{
     Checkpoint, Classifier, Fit, Fitted, Inputs, Layout, Sampler, TrainError, Trained,
-    data::{Pipeline, Sample, View},
+    data::{Lesion, Pipeline, Sample, View},
 };
 use crate::{
     augment::AugmentationRanges,
@@ -51,7 +51,7 @@ fn samples(count: usize, seed: u64) -> Vec<Sample> {
             let grey = rng.random_range(60..110u8) + if disc { 90 } else { 0 };
             pixels.extend([grey; 3]);
         }
-        Sample { sha256: format!("{seed}-{index}"), label, pixels }
+        Sample { sha256: format!("{seed}-{index}"), label, pixels, lesion: None }
     };
     (0..count).map(&mut sample).collect()
 }
@@ -367,4 +367,96 @@ fn fitted_head_is_served(architecture: Architecture, pooling: Pooling) {
         }
         assert_eq!(across > 0, pooling == Pooling::Asymmetry);
     }
+}
+
+/// Where the disc of [`samples`] is, read off the picture, or nowhere.
+fn with_lesions(samples: Vec<Sample>) -> Vec<Sample> {
+    let drawn = |sample: Sample| {
+        let bright =
+            sample.pixels.as_chunks::<3>().0.iter().map(|pixel| if pixel[0] >= 150 { 255 } else { 0 });
+        let share = if sample.label == 1 { bright.collect() } else { vec![0; SIZE * SIZE] };
+        Sample { lesion: Some(Lesion { label: (sample.label == 1).then_some(1), share }), ..sample }
+    };
+    samples.into_iter().map(drawn).collect()
+}
+
+#[test]
+fn places_are_learned_from_drawn_lesions_and_found_in_images_without() {
+    let params = Params {
+        architecture: Architecture::CompactPlaces,
+        augmentation: false,
+        phantom_epochs: 12,
+        epochs: 4,
+        ..params()
+    };
+    let (pipeline, layout, start) = (pipeline(&params), layout(&params), initial(&params));
+    let drawn = with_lesions(samples(48, 3));
+    let cache = tempfile::tempdir().unwrap();
+    let pretrain = |params: &Params| {
+        let initial = start.clone();
+        super::pretrained_on_drawn(params, layout, &pipeline, &drawn, initial, cache.path(), &Silent).unwrap()
+    };
+    let pretrained = pretrain(&params);
+    assert_ne!(pretrained, start);
+    let kept = || std::fs::read_dir(cache.path()).unwrap().count();
+    // What changes from fold to fold changes nothing here.
+    let of_other_fold = Params { validation_split: 0.3, phantom_share: 0.7, epochs: 9, ..params.clone() };
+    assert_eq!((pretrain(&of_other_fold), kept()), (pretrained.clone(), 1));
+    assert_eq!((pretrain(&Params { phantom_epochs: 0, ..params.clone() }), kept()), (start.clone(), 1));
+    let (train, validation) = (samples(32, 1), samples(16, 2));
+    let fit = Fit {
+        params: &params,
+        layout,
+        trained: Trained::Layers { last: params.architecture.layers().len() },
+        initial: &pretrained,
+        class_weights: vec![1.0, 1.0],
+        sampler: Sampler::each_once(train.len()).with_drawn(drawn.len(), 0.5),
+        train: Inputs::Images { samples: train.iter().chain(&drawn).collect(), pipeline: &pipeline },
+        validation: Inputs::Images { samples: validation.iter().collect(), pipeline: &pipeline },
+        checkpoint: None,
+    };
+    let fitted = fit.run(&Device::flex(), &Silent).unwrap();
+    let last = fitted.history.last().unwrap();
+    assert!(last.validation_auroc.unwrap() > 0.9, "{last:?}");
+    assert_eq!(fit.run(&Device::flex(), &Silent).unwrap().weights, fitted.weights);
+    // The window that answers for a slice with a disc is on it: its middle is bright.
+    let head = params.architecture.build_place_head(&fitted.weights, 2, params.image_size).unwrap();
+    let features = params.architecture.build_features(&fitted.weights, params.image_size).unwrap();
+    let mut found = 0;
+    for sample in validation.iter().filter(|sample| sample.label == 1) {
+        let mut map = vec![0.0; head.map().len()];
+        features.forward(&pipeline.input(sample, View::Plain), 1, &mut map).unwrap();
+        let winner = head.winners(&map)[0];
+        let (row, column) = (winner.row * 8 + 12, winner.column * 8 + 12);
+        let middle = (row - 4..row + 4).flat_map(|row| &sample.pixels[(row * SIZE + column - 4) * 3..][..24]);
+        found += usize::from(middle.map(|&value| usize::from(value)).sum::<usize>() > 192 * 110);
+    }
+    assert!(found >= 6, "{found} of 8");
+}
+
+#[test]
+fn a_lesion_moves_as_its_image_does() {
+    let params = Params { architecture: Architecture::CompactPlaces, noise_range: 0.0, ..params() };
+    let pipeline = pipeline(&params);
+    // The image is its own mask, in grey.
+    let mut share = vec![0; SIZE * SIZE];
+    for row in 4..15 {
+        share[row * SIZE + 8..row * SIZE + 23].fill(255);
+    }
+    let pixels = share.iter().flat_map(|&value| [value; 3]).collect();
+    let lesion = Some(Lesion { label: Some(1), share });
+    let sample = Sample { sha256: "moved".into(), label: 1, pixels, lesion };
+    for view in [View::Plain, View::Augmented(1), View::Augmented(2)] {
+        let input = pipeline.input(&sample, view);
+        let places = pipeline.lesion(&sample, view, 8).unwrap();
+        let mut expected = vec![0.0; 16];
+        for (pixel, value) in input.iter().step_by(3).enumerate() {
+            expected[pixel / SIZE / 8 * 4 + pixel % SIZE / 8] += value / 64.0;
+        }
+        for (got, expected) in places.iter().zip(&expected) {
+            assert!((got - expected).abs() < 1e-4, "{view:?}: {places:?}, {expected:?}");
+        }
+    }
+    let real = Sample { lesion: None, ..sample };
+    assert_eq!(pipeline.lesion(&real, View::Plain, 8), None);
 }

@@ -9,7 +9,7 @@ use nephros_core::{network::Architecture, weights::Weights};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Classifier, CpuGradients, Layout};
+use super::{Classifier, CpuGradients, Layout, Said};
 use crate::{
     config::{Params, WeightsSource},
     prepare::add_head,
@@ -76,10 +76,12 @@ impl Step {
         Classifier::new(self.layout, Trained::Layers { last: self.last }, &self.weights, device).unwrap()
     }
 
-    fn loss(logits: Tensor<2>, device: &Device) -> Tensor<1> {
+    fn loss(said: Said, device: &Device) -> Tensor<1> {
         let targets: Vec<f32> = (0..BATCH).flat_map(|i| [[0.9, 0.1], [0.2, 1.8]][i % 2]).collect();
         let targets = Tensor::<2>::from_data(TensorData::new(targets, [BATCH, 2]), device);
-        (log_softmax(logits, 1) * targets).sum().neg() / BATCH as f32
+        let image = (log_softmax(said.logits, 1) * targets).sum().neg() / BATCH as f32;
+        // What is known of places comes in as a loss of the evidence.
+        said.evidence.map_or(image.clone(), |evidence| image + evidence.powi_scalar(2).mean())
     }
 
     fn check(&self) {
@@ -87,11 +89,11 @@ impl Step {
         let (by_burn, by_kernels) = (self.model(&device), self.model(&device));
         let [height, width, channels] = self.layout.image_size;
         let data = TensorData::new(self.input.clone(), [BATCH, height, width, channels]);
-        let logits = by_burn.forward(self.layout.architecture, Tensor::from_data(data, &device));
-        let burn_loss = Self::loss(logits, &device);
+        let said = by_burn.forward(self.layout.architecture, Tensor::from_data(data, &device));
+        let burn_loss = Self::loss(said, &device);
         let burn = GradientsParams::from_grads(burn_loss.backward(), &by_burn);
         let mut kernels = CpuGradients::new(self.layout, self.last, &self.weights).unwrap();
-        let loss = |logits| Self::loss(logits, &device);
+        let loss = |said| Self::loss(said, &device);
         let (loss, gradients) = kernels.gradients(&by_kernels, &self.input, BATCH, &device, loss).unwrap();
         let (loss, burn_loss) = (loss.into_scalar::<f32>(), burn_loss.into_scalar::<f32>());
         assert!((loss - burn_loss).abs() < 1e-5, "loss {loss}, by Burn {burn_loss}");
@@ -156,6 +158,11 @@ impl ModuleVisitor for Renaming<'_, '_> {
         }
         names.position += 1;
     }
+}
+
+#[test]
+fn a_network_that_judges_places_learns_as_by_burn() {
+    Step::new(Architecture::CompactPlaces, 32, 8, 0).check();
 }
 
 #[test]
