@@ -391,6 +391,23 @@ fn what_judges_places_in_another_way_is_refused() {
     }
 }
 
+/// Regression: the product of such a shape overflowed.
+#[test]
+fn layers_wider_than_any_file_are_refused() {
+    let widest = u64::MAX.to_string();
+    let got = refused_after(Architecture::Compact, |config| {
+        layer(config, "dense")["config"]["units"] = u64::MAX.into();
+    });
+    let array = "dataset `layers/dense/vars/0`: expected shape";
+    assert_eq!(got, format!("{array} [128, {widest}], got [128, 2]"));
+    let got = refused_after(Architecture::CompactPlaces, |config| {
+        layer(config, "places")["config"]["filters"] = (u64::MAX - 1).into();
+        layer(config, "dense")["config"]["units"] = u64::MAX.into();
+    });
+    let array = "dataset `layers/conv2d_5/vars/0`: expected shape";
+    assert_eq!(got, format!("{array} [1, 1, 128, {}], got [1, 1, 128, 1]", u64::MAX - 1));
+}
+
 #[test]
 fn a_kernel_of_one_place_needs_no_padding() {
     let folder = tempfile::tempdir().unwrap();
