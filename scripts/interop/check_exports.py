@@ -25,6 +25,7 @@ BLOCKS = {
         [(0,), (2,)], [(5,), (7,)], [(10,), (12,), (14,)], [(17,), (19,), (21,)], [(24,), (26,), (28,)]
     ],
     "compact": [[(0, 1)], [(4, 5)], [(8, 9)], [(12, 13), (15, 16)], [(19, 20)]],
+    "compact-places": [[(0, 1)], [(4, 5)], [(8, 9)], [(12, 13), (15, 16)]],
 }
 
 
@@ -72,6 +73,14 @@ def hypercolumn(early, last):
     return np.concatenate([values / length for values, length in zip(maps, lengths)], axis=1)
 
 
+def largest_evidence(arrays, values):
+    """Of each class but the first: the largest mean over 3 by 3 places of what a place shows of it."""
+    evidence = np.einsum("kc,bchw->bkhw", arrays["head.places.weight"], values)
+    evidence += arrays["head.places.bias"][:, None, None]
+    windows = sliding_window_view(evidence, (3, 3), axis=(2, 3))
+    return windows.mean(axis=(4, 5)).max(axis=(2, 3))
+
+
 def forward(arrays, architecture, images):
     values = images.transpose(0, 3, 1, 2).astype(np.float64)
     blocks = BLOCKS[architecture]
@@ -87,6 +96,8 @@ def forward(arrays, architecture, images):
             values = np.maximum(values, 0)
         if architecture == "compact" and number == len(blocks) - 1:
             values = values.mean(axis=(2, 3), keepdims=True)
+        elif architecture == "compact-places" and number == len(blocks) - 1:
+            values = largest_evidence(arrays, values)
         else:
             values = halve(values)
             if architecture == "vgg16-hypercolumn" and number == len(blocks) - 1:

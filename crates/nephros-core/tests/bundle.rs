@@ -68,10 +68,22 @@ struct Saved {
 }
 
 fn save() -> Saved {
+    save_as(parts(), &model())
+}
+
+fn save_as(parts: BundleParts, weights: &Weights) -> Saved {
     let folder = tempfile::tempdir().unwrap();
     let bundle = folder.path().join("bundle");
-    let meta = Bundle::save(&bundle, parts(), &model(), &golden_images()).unwrap();
+    let meta = Bundle::save(&bundle, parts, weights, &golden_images()).unwrap();
     Saved { _folder: folder, bundle, meta }
+}
+
+/// A model that judges places, of three labels.
+fn save_places() -> Saved {
+    let (architecture, size) = (Architecture::CompactPlaces, [32, 40, 3]);
+    let labels = labels(&["Cyst", "Normal", "Tumor"]);
+    let parts = BundleParts { architecture, labels, preprocessing: preprocessing(size), ..parts() };
+    save_as(parts, &weights(architecture, 3, 0, size))
 }
 
 impl Saved {
@@ -112,6 +124,17 @@ fn a_saved_bundle_loads_with_everything_in_it() {
     assert_eq!(predictor.labels(), ["Normal", "Tumor"]);
     assert_eq!(predictor.preprocessing(), &preprocessing(SIZE));
     assert_eq!(predictor.assumption(), None);
+}
+
+#[test]
+fn a_bundle_of_a_model_that_judges_places_loads() {
+    let saved = save_places();
+    let Bundle { meta, predictor } = Bundle::load(&saved.bundle).unwrap();
+    assert_eq!(meta, saved.meta);
+    assert_eq!(meta.architecture, Architecture::CompactPlaces);
+    assert_eq!(predictor.id(), format!("compact-places-{}", &meta.weights_sha256[..8]));
+    let text = fs_err::read_to_string(saved.bundle.join("bundle.json")).unwrap();
+    assert!(text.contains(r#""architecture": "compact-places""#), "{text}");
 }
 
 #[test]
@@ -385,6 +408,9 @@ fn labels_must_fit_the_head() {
     let saved = save();
     saved.edit_meta(|meta| meta["labels"] = json!(["Cyst", "Normal", "Tumor"]));
     assert_eq!(saved.refused().0, "`B/bundle.json` names 3 labels, but the head has 2 outputs");
+    let saved = save_places();
+    saved.edit_meta(|meta| meta["labels"] = json!(["Normal", "Tumor"]));
+    assert_eq!(saved.refused().0, "`B/bundle.json` names 2 labels, but the head has 3 outputs");
 }
 
 #[test]
@@ -470,7 +496,7 @@ fn calibration() -> CalibrationSet {
 /// Quantises in place, calibrated on the golden images.
 fn quantize(saved: &Saved, to: &Path, holdout: Holdout) -> BundleMeta {
     let (meta, weights) = Bundle::open_weights(&saved.bundle).unwrap();
-    let mut calibrator = meta.architecture.calibrator(&weights, SIZE).unwrap();
+    let mut calibrator = meta.architecture.calibrator(&weights, meta.preprocessing.image_size).unwrap();
     let images: Vec<f32> = golden_images().iter().flat_map(|image| meta.preprocessing.apply(image)).collect();
     calibrator.add(&images, 3).unwrap();
     let quantized = Quantized::new(&saved.bundle, &calibrator.finish()).unwrap();
@@ -483,9 +509,13 @@ fn answers(predictor: &Predictor) -> Vec<Vec<f32>> {
 
 #[test]
 fn a_quantized_bundle_holds_both_models() {
-    let saved = save();
+    holds_both_models(&save());
+    holds_both_models(&save_places());
+}
+
+fn holds_both_models(saved: &Saved) {
     let before = answers(&Bundle::load(&saved.bundle).unwrap().predictor);
-    let meta = quantize(&saved, &saved.bundle, holdout(0.0, 0.0));
+    let meta = quantize(saved, &saved.bundle, holdout(0.0, 0.0));
     let loaded = Bundle::load(&saved.bundle).unwrap();
     assert_eq!(loaded.meta, meta);
     assert_eq!(meta.format_version, 2);

@@ -27,6 +27,13 @@ fn explainer(weights: &Weights, hidden_units: usize, names: &[&str], crop: Crop)
     Explainer::new(predictor, architecture, hidden_units, weights).unwrap()
 }
 
+fn of_places(weights: &Weights, names: &[&str]) -> Explainer {
+    let (architecture, id) = (Architecture::CompactPlaces, "compact-places-test".to_owned());
+    let predictor =
+        Predictor::from_parts(architecture, 0, labels(names), preprocessing(SIZE), weights, id).unwrap();
+    Explainer::new(predictor, architecture, 0, weights).unwrap()
+}
+
 fn compact(hidden_units: usize, names: &[&str]) -> Explainer {
     let weights = weights(Architecture::Compact, names.len(), hidden_units, SIZE);
     explainer(&weights, hidden_units, names, Crop::None)
@@ -45,8 +52,9 @@ fn log_odds(probabilities: &[f32], class: usize) -> f64 {
 
 #[test]
 fn scores_are_the_log_odds_of_the_predictor() {
-    for hidden_units in [0, 5] {
-        let explainer = compact(hidden_units, &["A", "B", "C"]);
+    let names = ["A", "B", "C"];
+    let places = of_places(&weights(Architecture::CompactPlaces, 3, 0, SIZE), &names);
+    for explainer in [compact(0, &names), compact(5, &names), places] {
         let input = noise(3 * 64 * 64 * 3, 4);
         let predictions = explainer.predictor().predict_input(&input, 3).unwrap();
         for class in 0..3 {
@@ -62,13 +70,14 @@ fn scores_are_the_log_odds_of_the_predictor() {
 #[test]
 fn the_analytic_gradient_is_that_of_the_predictor() {
     // VGG16's head on a flattened map of 1×1×512 and compact's on 128 means, with and without a
-    // hidden layer; a central difference of 2^-6 through the engine's f32 head.
+    // hidden layer, and one that judges the places of a map of 4×4×128; a central difference of 2^-6 through the engine's f32 head.
     const STEP: f32 = 0.015_625;
     for (architecture, hidden_units) in [
         (Architecture::Compact, 0),
         (Architecture::Compact, 7),
         (Architecture::Vgg16, 6),
         (Architecture::Vgg16Hypercolumn, 3),
+        (Architecture::CompactPlaces, 0),
     ] {
         let size = [32, 32, 3];
         let weights = weights(architecture, 3, hidden_units, size);
@@ -118,6 +127,41 @@ fn the_map_of_compact_adds_up_to_the_log_odds() {
 }
 
 #[test]
+fn the_map_of_places_is_their_evidence() {
+    let architecture = Architecture::CompactPlaces;
+    let weights = weights(architecture, 2, 0, SIZE);
+    let explainer = of_places(&weights, &["Normal", "Tumor"]);
+    let input = noise(64 * 64 * 3, 8);
+    let map = explainer.predictor().features(&input, 1).unwrap();
+    let head = architecture.build_place_head(&weights, 2, SIZE).unwrap();
+    let first = |key: &str| weights.0[key].values[0];
+    for class in [0, 1] {
+        let gain = head.gain(0, class) - head.gain(0, 1 - class);
+        let cells = explainer.cells(&input, class, Weighting::Channel).unwrap();
+        assert_eq!((cells.height(), cells.width()), (8, 8)); // 64/8
+        for (cell, evidence) in cells.values().iter().zip(head.evidence_at_places(&map, 0)) {
+            let expected = gain * (evidence - first("head.places.bias"));
+            assert!((cell - expected).abs() < 1e-4, "{cell}, expected {expected}");
+        }
+
+        let cells = explainer.cells(&input, class, Weighting::EachCell).unwrap();
+        let window = head.winners(&map)[0];
+        let inside = |cell: usize| {
+            (window.row..window.row + 3).contains(&(cell / 8))
+                && (window.column..window.column + 3).contains(&(cell % 8))
+        };
+        for (cell, value) in cells.values().iter().enumerate() {
+            assert_eq!(*value != 0.0, inside(cell), "the window alone answers");
+        }
+        let sum: f64 = cells.values().iter().map(|&value| f64::from(value)).sum();
+        let biases = &weights.0["head.bias"].values;
+        let rest = gain * first("head.places.bias") + biases[class] - biases[1 - class];
+        let (mean, score) = (sum / 64.0, explainer.scores(&input, 1, class).unwrap()[0]);
+        assert!((mean + f64::from(rest) - score).abs() < 1e-4, "{mean} + {rest}, expected {score}");
+    }
+}
+
+#[test]
 fn hirescam_of_a_flattened_map_adds_up_to_the_log_odds() {
     adds_up_to_the_log_odds(Architecture::Vgg16);
     adds_up_to_the_log_odds(Architecture::Vgg16Hypercolumn);
@@ -142,9 +186,17 @@ fn adds_up_to_the_log_odds(architecture: Architecture) {
 
 #[test]
 fn every_method_gives_a_map_and_the_same_one_twice() {
-    let explainer = compact(0, &["Normal", "Tumor"]);
+    let all = [Method::GradCam, Method::HiResCam, Method::Occlusion, Method::Lime, Method::Shap];
+    let names = ["Normal", "Tumor"];
+    gives_the_same_map_twice(&compact(0, &names), &all);
+    // The last two see the network's answers alone, as occlusion does.
+    let places = of_places(&weights(Architecture::CompactPlaces, 2, 0, SIZE), &names);
+    gives_the_same_map_twice(&places, &all[..3]);
+}
+
+fn gives_the_same_map_twice(explainer: &Explainer, methods: &[Method]) {
     let image = image(90, 70, 3);
-    for method in [Method::GradCam, Method::HiResCam, Method::Occlusion, Method::Lime, Method::Shap] {
+    for &method in methods {
         let found = explainer.explain(&image, question(method)).unwrap();
         assert_eq!((found.map.height(), found.map.width()), (64, 64));
         assert_eq!(found.class, found.prediction.top());
@@ -192,15 +244,19 @@ fn a_class_that_is_not_there_is_refused() {
 
 #[test]
 fn weights_without_the_head_or_the_features_are_refused() {
-    for missing in ["head.weight", "features.0.weight"] {
-        let whole = weights(Architecture::Compact, 2, 0, SIZE);
+    for (architecture, missing) in [
+        (Architecture::Compact, "head.weight"),
+        (Architecture::Compact, "features.0.weight"),
+        (Architecture::CompactPlaces, "head.places.weight"),
+    ] {
+        let whole = weights(architecture, 2, 0, SIZE);
         let id = "compact-test".to_owned();
         let names = labels(&["A", "B"]);
         let predictor =
-            Predictor::from_parts(Architecture::Compact, 0, names, preprocessing(SIZE), &whole, id).unwrap();
+            Predictor::from_parts(architecture, 0, names, preprocessing(SIZE), &whole, id).unwrap();
         let mut weights = whole;
         weights.0.remove(missing);
-        let error = Explainer::new(predictor, Architecture::Compact, 0, &weights).unwrap_err();
+        let error = Explainer::new(predictor, architecture, 0, &weights).unwrap_err();
         assert!(matches!(error, ModelError::Network(_)), "{error}");
         assert!(error.to_string().contains(missing), "{error}");
     }

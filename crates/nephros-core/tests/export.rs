@@ -100,6 +100,7 @@ fn keras_files_hold_the_same_model() {
         (Architecture::Vgg16Hypercolumn, 3),
         (Architecture::Compact, 0),
         (Architecture::Compact, 7),
+        (Architecture::CompactPlaces, 0),
     ] {
         let saved = Saved::new(architecture, hidden_units);
         for (format, name) in [(Format::H5, "model.h5"), (Format::Keras, "model.keras")] {

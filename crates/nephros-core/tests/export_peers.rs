@@ -13,6 +13,7 @@ use nephros_core::{
     bundle::{Bundle, BundleParts},
     calibration::{Calibration, CalibrationMethod},
     export::{Format, Model, mlflow},
+    keras,
     network::Architecture,
     pixels::{BodyOf, Crop, Resample, RgbImage},
     predictor::Predictor,
@@ -81,6 +82,8 @@ fn cases() -> Vec<Case> {
         case("hypercolumn", Architecture::Vgg16Hypercolumn, [80, 64, 3], 8, two),
         case("compact", Architecture::Compact, [64, 48, 3], 0, two),
         case("compact_hidden", Architecture::Compact, [70, 90, 3], 8, four),
+        case("places", Architecture::CompactPlaces, [70, 52, 3], 0, two),
+        case("places_of_four", Architecture::CompactPlaces, [64, 90, 3], 0, four),
     ]
 }
 
@@ -263,6 +266,19 @@ fn check_keras(environment: &str, formats: &[(Format, &str)]) {
             assert_eq!(checked.warnings.iter().find(told), None, "{name}");
         }
     }
+    for case in cases.iter().filter(|case| case.architecture.judges_places()) {
+        for (_, extension) in formats {
+            let name = format!("again/{}.{extension}", case.name);
+            check_what_is_saved_again(case, &exported.files.path().join(name));
+        }
+    }
+}
+
+/// Keras writes what judges places its own way.
+fn check_what_is_saved_again(case: &Case, path: &Path) {
+    let read = keras::read_model(path).unwrap();
+    let got = (read.architecture, read.hidden_units, read.classes, read.image_size);
+    assert_eq!(got, (case.architecture, 0, case.labels.len(), case.image_size), "{}", path.display());
 }
 
 #[test]

@@ -4,17 +4,20 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 use std::{
-    io::Write as _,
+    collections::BTreeSet,
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
+use hdf5_pure::{AttrValue, FileBuilder};
 use nephros_core::{
     hint::Hint,
     keras::{self, KerasErrorKind, KerasModel, ModelFile, Optimizer},
     network::Architecture,
     weights::{Tensor, Weights},
 };
-use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
+use serde_json::{Value, json};
+use zip::{CompressionMethod, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
 /// A size that every network takes.
 const SMALL: [usize; 3] = [64, 64, 3];
@@ -72,6 +75,14 @@ fn compact_files(folder: &Path) -> [PathBuf; 2] {
     [h5, archive]
 }
 
+/// A small model of an architecture as an archive.
+fn archive_of(folder: &Path, architecture: Architecture) -> PathBuf {
+    let path = folder.join(format!("{architecture}.keras"));
+    let weights = weights(architecture, SMALL, 0, 2);
+    keras::write_archive(&path, &model_file(&weights, architecture, SMALL), "{}").unwrap();
+    path
+}
+
 #[test]
 fn a_written_model_reads_back_the_same() {
     let folder = tempfile::tempdir().unwrap();
@@ -83,6 +94,8 @@ fn a_written_model_reads_back_the_same() {
         (Architecture::Vgg16Hypercolumn, [70, 40, 3], 3, 2),
         (Architecture::Compact, [48, 32, 3], 0, 4),
         (Architecture::Compact, [48, 32, 3], 7, 2),
+        (Architecture::CompactPlaces, [48, 32, 3], 0, 2),
+        (Architecture::CompactPlaces, [24, 40, 3], 0, 4),
     ];
     for (architecture, image_size, hidden_units, classes) in cases {
         let weights = weights(architecture, image_size, hidden_units, classes);
@@ -93,27 +106,73 @@ fn a_written_model_reads_back_the_same() {
         };
         keras::write_model(&path, &file).unwrap();
         assert_eq!(keras::read_weights(&path).unwrap(), features_only(&weights));
-        let keras_version = Some("2.12.0".to_owned());
-        let expected = KerasModel { architecture, hidden_units, classes, image_size, weights, keras_version };
-        assert_eq!(keras::read_model(&path).unwrap(), expected);
+        let archive = path.with_extension("keras");
+        keras::write_archive(&archive, &file, "{}").unwrap();
+        let model = |weights, version: &str| {
+            let keras_version = Some(version.to_owned());
+            KerasModel { architecture, hidden_units, classes, image_size, weights, keras_version }
+        };
+        assert_eq!(keras::read_model(&path).unwrap(), model(weights.clone(), "2.12.0"));
+        assert_eq!(keras::read_weights(&archive).unwrap(), features_only(&weights));
+        assert_eq!(keras::read_model(&archive).unwrap(), model(weights, "3.0.0"));
     }
-    let left: Vec<_> =
-        fs_err::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["model.h5"]);
+    let left = fs_err::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.collect::<BTreeSet<_>>(), ["model.h5", "model.keras"].map(Into::into).into());
 }
 
 #[test]
 fn a_base_model_has_weights_and_no_head() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("base_model.h5");
-    let weights = weights(Architecture::Compact, SMALL, 0, 2);
-    let file = ModelFile { classes: None, ..model_file(&weights, Architecture::Compact, SMALL) };
-    keras::write_model(&path, &file).unwrap();
-    assert_eq!(keras::read_weights(&path).unwrap(), features_only(&weights));
-    let error = keras::read_model(&path).unwrap_err();
-    let expected = format!("`{}`: the model ends without a dense softmax layer", path.display());
-    assert_eq!(error.to_string(), expected);
-    assert_eq!(error.hint().unwrap(), "use the file as `WEIGHTS` in params.yaml and train a head");
+    for architecture in [Architecture::Compact, Architecture::CompactPlaces] {
+        let weights = weights(architecture, SMALL, 0, 2);
+        let file = ModelFile { classes: None, ..model_file(&weights, architecture, SMALL) };
+        keras::write_model(&path, &file).unwrap();
+        assert_eq!(keras::read_weights(&path).unwrap(), features_only(&weights));
+        let error = keras::read_model(&path).unwrap_err();
+        let expected = format!("`{}`: the model ends without a dense softmax layer", path.display());
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(error.hint().unwrap(), "use the file as `WEIGHTS` in params.yaml and train a head");
+    }
+}
+
+/// Leaves the layers of a model that have weights, and nothing that says how they are joined.
+fn save_groups_at_root(path: &Path) {
+    let model = hdf5_pure::File::from_bytes(fs_err::read(path).unwrap()).unwrap();
+    let layers = model.root().group("model_weights").unwrap();
+    let mut file = FileBuilder::new();
+    for name in layers.groups().unwrap() {
+        let layer = layers.group(&name).unwrap();
+        let names = layer.attrs().unwrap()["weight_names"].as_strings().unwrap_or_default().to_vec();
+        // The head of a weights file is not asked for.
+        if names.is_empty() || ["places", "dense"].contains(&name.as_str()) {
+            continue;
+        }
+        let (mut group, mut inner) = (file.create_group(&name), file.create_group(&name));
+        for array in &names {
+            let array = array.strip_prefix(&format!("{name}/")).unwrap();
+            let dataset = layer.group(&name).unwrap().dataset(array).unwrap();
+            let (values, shape) = (dataset.read_f32().unwrap(), dataset.shape().unwrap());
+            inner.create_dataset(array).with_f32_data(&values).with_shape(&shape);
+        }
+        group.set_attr("weight_names", AttrValue::VarLenAsciiStringArray(names));
+        group.add_group(inner.finish());
+        file.add_group(group.finish());
+    }
+    fs_err::write(path, file.finish().unwrap()).unwrap();
+}
+
+#[test]
+fn weights_without_a_model_are_known_by_their_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.h5");
+    for architecture in [Architecture::Compact, Architecture::CompactPlaces] {
+        let weights = weights(architecture, SMALL, 0, 2);
+        keras::write_model(&path, &model_file(&weights, architecture, SMALL)).unwrap();
+        save_groups_at_root(&path);
+        assert!(matches!(keras::read_model(&path).unwrap_err().kind, KerasErrorKind::NoModelConfig));
+        assert_eq!(keras::read_weights(&path).unwrap(), features_only(&weights));
+    }
 }
 
 #[test]
@@ -133,6 +192,10 @@ fn missing_and_misshapen_weights_are_not_written() {
     assert_eq!(write(&weights, SMALL), expected);
     let expected = "an image of [3, 64, 3] is too small or too large for the network";
     assert_eq!(write(&weights, [3, 64, 3]), expected);
+    let places = model_file(&weights, Architecture::CompactPlaces, [23, 64, 3]);
+    let error = keras::write_archive(&path, &places, "{}").unwrap_err();
+    let expected = "an image of [23, 64, 3] is too small or too large for the network";
+    assert_eq!(error.kind.to_string(), expected);
     assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 0);
 }
 
@@ -218,9 +281,166 @@ fn archives_of_something_else_are_described() {
 #[test]
 fn damaged_files_do_not_panic() {
     let folder = tempfile::tempdir().unwrap();
-    for path in compact_files(folder.path()) {
+    let places = archive_of(folder.path(), Architecture::CompactPlaces);
+    for path in compact_files(folder.path()).into_iter().chain([places]) {
         damage(&path);
     }
+}
+
+/// Rewrites a part of `config.json` of an archive.
+fn change_config(path: &Path, change: impl FnOnce(&mut Value)) {
+    let mut whole = ZipArchive::new(fs_err::File::open(path).unwrap()).unwrap();
+    let mut read = |name: &str| {
+        let mut bytes = Vec::new();
+        whole.by_name(name).unwrap().read_to_end(&mut bytes).unwrap();
+        bytes
+    };
+    let mut config: Value = serde_json::from_slice(&read("config.json")).unwrap();
+    change(&mut config["config"]);
+    let (config, weights) = (serde_json::to_vec(&config).unwrap(), read("model.weights.h5"));
+    archive(path, &[("config.json", &config), ("metadata.json", b"{}"), ("model.weights.h5", &weights)]);
+}
+
+fn refused_after(architecture: Architecture, change: impl FnOnce(&mut Value)) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = archive_of(folder.path(), architecture);
+    change_config(&path, change);
+    keras::read_model(&path).unwrap_err().kind.to_string()
+}
+
+/// The layer of that name, from the configuration of a model.
+fn layer<'a>(config: &'a mut Value, name: &str) -> &'a mut Value {
+    let layers = config["layers"].as_array_mut().unwrap();
+    layers.iter_mut().find(|layer| layer["name"] == name).unwrap()
+}
+
+/// The layer's value under a key, changed.
+type Change = (&'static str, &'static str, Value);
+
+#[test]
+fn what_judges_places_in_another_way_is_refused() {
+    let unknown = "layers do not form a known network: expected";
+    let cases: [(Change, &str); 16] = [
+        (
+            ("places", "kernel_size", json!([5, 5])),
+            "layer `places` (Conv2D) is not supported: expected kernel_size [3,3], got [5,5]",
+        ),
+        (
+            ("places", "kernel_size", json!([3, 3])),
+            "{unknown} MaxPooling2D, or Conv2D of 1 by 1, got `places` (Conv2D with 1 filters)",
+        ),
+        (
+            ("places", "strides", json!([2, 2])),
+            "layer `places` (Conv2D) is not supported: expected strides [1,1], got [2,2]",
+        ),
+        (
+            ("places", "padding", json!("causal")),
+            "layer `places` (Conv2D) is not supported: expected padding \"same\", got \"causal\"",
+        ),
+        (
+            ("places", "activation", json!("relu")),
+            "{unknown} AveragePooling2D, got relu of `places` (Conv2D)",
+        ),
+        (("places", "filters", json!(2)), "{unknown} Dense with 3 units, got `dense` (Dense with 2 units)"),
+        (
+            ("places", "filters", json!(u64::MAX)),
+            "{unknown} Dense with 18446744073709551615 units, got `dense` (Dense with 2 units)",
+        ),
+        (
+            ("places_mean", "pool_size", json!([2, 2])),
+            "layer `places_mean` (AveragePooling2D) is not supported: expected pool_size [3,3], got [2,2]",
+        ),
+        (
+            ("places_mean", "strides", json!([3, 3])),
+            "layer `places_mean` (AveragePooling2D) is not supported: expected strides [1,1], got [3,3]",
+        ),
+        (
+            // As far as the pool is wide.
+            ("places_mean", "strides", Value::Null),
+            "layer `places_mean` (AveragePooling2D) is not supported: expected strides [1,1], got null",
+        ),
+        (
+            ("places_mean", "padding", json!("same")),
+            "layer `places_mean` (AveragePooling2D) is not supported: expected padding \"valid\", got \"same\"",
+        ),
+        (
+            ("global_max_pooling2d", "keepdims", json!(true)),
+            "layer `global_max_pooling2d` (GlobalMaxPooling2D) is not supported: expected keepdims false, got true",
+        ),
+        (
+            ("global_max_pooling2d", "data_format", json!("channels_first")),
+            "layer `global_max_pooling2d` (GlobalMaxPooling2D) is not supported: expected data_format \
+             \"channels_last\", got \"channels_first\"",
+        ),
+        (
+            // A hidden layer, of which there would be another.
+            ("dense", "activation", json!("relu")),
+            "{unknown} the activation softmax, got relu of `dense` (Dense)",
+        ),
+        (("dense", "units", json!(1)), "{unknown} Dense with 2 units, got `dense` (Dense with 1 units)"),
+        (
+            ("input_layer", "batch_shape", json!([null, 64, 23, 3])),
+            "an image of [64, 23, 3] is too small or too large for the network",
+        ),
+    ];
+    for ((name, key, value), expected) in cases {
+        let got = refused_after(Architecture::CompactPlaces, |config| {
+            layer(config, name)["config"][key] = value;
+        });
+        assert_eq!(got, expected.replace("{unknown}", unknown));
+    }
+}
+
+/// Regression: the product of such a shape overflowed.
+#[test]
+fn layers_wider_than_any_file_are_refused() {
+    let widest = u64::MAX.to_string();
+    let got = refused_after(Architecture::Compact, |config| {
+        layer(config, "dense")["config"]["units"] = u64::MAX.into();
+    });
+    let array = "dataset `layers/dense/vars/0`: expected shape";
+    assert_eq!(got, format!("{array} [128, {widest}], got [128, 2]"));
+    let got = refused_after(Architecture::CompactPlaces, |config| {
+        layer(config, "places")["config"]["filters"] = (u64::MAX - 1).into();
+        layer(config, "dense")["config"]["units"] = u64::MAX.into();
+    });
+    let array = "dataset `layers/conv2d_5/vars/0`: expected shape";
+    assert_eq!(got, format!("{array} [1, 1, 128, {}], got [1, 1, 128, 1]", u64::MAX - 1));
+}
+
+#[test]
+fn a_kernel_of_one_place_needs_no_padding() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = archive_of(folder.path(), Architecture::CompactPlaces);
+    let before = keras::read_model(&path).unwrap();
+    change_config(&path, |config| layer(config, "places")["config"]["padding"] = "valid".into());
+    assert_eq!(keras::read_model(&path).unwrap().weights, before.weights);
+}
+
+#[test]
+fn layers_that_judge_no_places_are_told_by_the_closest_network() {
+    let unknown = "layers do not form a known network: expected";
+    // It begins as a network that judges places, and is compact all the same.
+    let got = refused_after(Architecture::Compact, |config| {
+        layer(config, "conv6")["config"]["filters"] = 126.into();
+    });
+    assert_eq!(got, format!("{unknown} Conv2D with 128 filters, got `conv6` (Conv2D with 126 filters)"));
+    for (last, expected) in [
+        ("places", "AveragePooling2D, got the end of the model"),
+        ("places_mean", "GlobalMaxPooling2D, got the end of the model"),
+        ("global_max_pooling2d", "Dense with 2 units, got the end of the model"),
+    ] {
+        let got = refused_after(Architecture::CompactPlaces, |config| {
+            let layers = config["layers"].as_array_mut().unwrap();
+            let end = layers.iter().position(|layer| layer["name"] == last).unwrap();
+            layers.truncate(end + 1);
+        });
+        assert_eq!(got, format!("{unknown} {expected}"));
+    }
+    let got = refused_after(Architecture::CompactPlaces, |config| {
+        layer(config, "places")["class_name"] = "Flatten".into();
+    });
+    assert_eq!(got, format!("{unknown} MaxPooling2D, or Conv2D of 1 by 1, got `places` (Flatten)"));
 }
 
 fn damage(path: &Path) {

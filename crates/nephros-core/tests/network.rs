@@ -10,9 +10,10 @@
 use std::path::Path;
 
 use common::{noise, weights};
-use nephros_conv::{Layer, Network, Options, QuantizedNetwork, Shape};
+use nephros_conv::{Layer, Options, QuantizedNetwork, Shape};
 use nephros_core::{
     network::{Architecture, BATCH_NORM_EPSILON, FeatureLayer, Features, NetworkError},
+    predictor::Head,
     weights::{ArrayFile, Tensor, Weights, WeightsError},
 };
 
@@ -124,24 +125,35 @@ fn joined(early: &Planes, last: &Planes) -> Planes {
     })
 }
 
+/// The largest mean over nine places of what each place shows of every class but the first.
+fn judged(map: &Planes, weights: &Weights) -> Vec<f64> {
+    let [channels, height, width] = map.shape;
+    let (weight, bias) = (array(weights, "head.places.weight"), array(weights, "head.places.bias"));
+    let evidence = Planes::build([bias.len(), height, width], |kind, y, x| {
+        bias[kind] + (0..channels).map(|c| weight[kind * channels + c] * map.at(c, y, x)).sum::<f64>()
+    });
+    let means = Planes::build([bias.len(), height - 2, width - 2], |kind, y, x| {
+        (0..9).map(|place| evidence.at(kind, y + place / 3, x + place % 3)).sum::<f64>() / 9.0
+    });
+    let windows = means.values.chunks_exact((height - 2) * (width - 2));
+    windows.map(|means| means.iter().copied().fold(f64::NEG_INFINITY, f64::max)).collect()
+}
+
 fn naive_logits(architecture: Architecture, weights: &Weights, image: &[f32], size: [usize; 3]) -> Vec<f64> {
     let start = Planes::from_image(image, size);
     let (below, above) = architecture.layers().split_at(architecture.tap().map_or(0, |tap| tap.layers));
     let early = below.iter().fold(start, |map, layer| apply(&map, layer, weights));
     let last = above.iter().fold(early.clone(), |map, layer| apply(&map, layer, weights));
     let features = if architecture.tap().is_some() { joined(&early, &last) } else { last };
+    if architecture.judges_places() {
+        return dense(&judged(&features, weights), weights, "head");
+    }
     if !weights.0.contains_key("head.hidden.weight") {
         return dense(&features.values, weights, "head");
     }
     let hidden: Vec<f64> =
         dense(&features.values, weights, "head.hidden").into_iter().map(|value| value.max(0.0)).collect();
     dense(&hidden, weights, "head")
-}
-
-fn forward(network: &Network, input: &[f32]) -> Vec<f32> {
-    let mut output = vec![f32::NAN; network.output().len()];
-    network.forward(input, 1, &mut output).unwrap();
-    output
 }
 
 /// The features of one image.
@@ -155,9 +167,9 @@ fn check(architecture: Architecture, size: [usize; 3], labels: usize, hidden_uni
     let weights = weights(architecture, labels, hidden_units, size);
     let image = noise(size.iter().product(), 99);
     let features = architecture.build_features(&weights, size).unwrap();
-    let head = architecture.build_head(&weights, labels, hidden_units, size).unwrap();
+    let head = Head::new(architecture, hidden_units, labels, size, &weights).unwrap();
     assert_eq!(features.output(), architecture.feature_shape(size));
-    let logits = forward(&head, &extract(&features, &image));
+    let logits = head.logits(&extract(&features, &image), 1).unwrap();
     let expected = naive_logits(architecture, &weights, &image, size);
     let scale = expected.iter().fold(1.0, |scale: f64, value| scale.max(value.abs()));
     assert_eq!(logits.len(), labels);
@@ -177,6 +189,13 @@ fn folded_batch_norm_equals_the_unfolded_network() {
 #[test]
 fn compact_with_a_hidden_layer() {
     check(Architecture::Compact, [16, 16, 3], 2, 7);
+}
+
+#[test]
+fn the_place_that_shows_most_answers() {
+    // 35 by 50: a map of 4 by 6 places has 8 windows.
+    check(Architecture::CompactPlaces, [35, 50, 3], 3, 0);
+    check(Architecture::CompactPlaces, [24, 24, 3], 2, 0);
 }
 
 #[test]
@@ -256,6 +275,11 @@ fn quantized(architecture: Architecture, weights: &Weights, size: [usize; 3], im
 #[test]
 fn features_on_8_bit_maps_are_near_the_floats() {
     near_the_floats(Architecture::Compact, 0.05);
+}
+
+#[test]
+fn places_on_8_bit_maps_are_near_the_floats() {
+    near_the_floats(Architecture::CompactPlaces, 0.05);
 }
 
 #[test]
@@ -340,6 +364,8 @@ fn feature_lengths() {
     assert_eq!(Architecture::Vgg16.feature_len([224, 224, 3]), 25_088);
     assert_eq!(Architecture::Compact.feature_len([128, 160, 3]), 128);
     assert_eq!(Architecture::Vgg16.feature_len([31, 224, 3]), 0);
+    // 128 / 2^3 by 160 / 2^3 places.
+    assert_eq!(Architecture::CompactPlaces.feature_len([128, 160, 3]), 16 * 20 * 128);
 }
 
 #[test]
@@ -358,11 +384,21 @@ fn expected_shapes_follow_the_layers() {
     // Six convolutions of 2 + 4 arrays, and the head.
     assert_eq!(compact.len(), 6 * 6 + 2);
     assert_eq!(compact.last().unwrap(), &("head.bias".to_owned(), vec![2]));
+    let places = Architecture::CompactPlaces.expected_shapes(3, 0, [128, 128, 3]);
+    // Five convolutions, and a head whose shapes are those of no image size.
+    assert_eq!(places[..5 * 6], compact[..5 * 6]);
+    let head = [
+        ("head.places.weight", vec![2, 128]),
+        ("head.places.bias", vec![2]),
+        ("head.weight", vec![3, 2]),
+        ("head.bias", vec![3]),
+    ];
+    assert_eq!(places[5 * 6..], head.map(|(key, shape)| (key.to_owned(), shape)));
 }
 
 #[test]
 fn the_layers_of_each_network_fit_each_other() {
-    for architecture in [Architecture::Vgg16, Architecture::Compact] {
+    for architecture in [Architecture::Vgg16, Architecture::Compact, Architecture::CompactPlaces] {
         let mut channels = 3;
         for layer in architecture.layers() {
             if let FeatureLayer::Conv { inputs, outputs, .. } = layer {
@@ -400,8 +436,16 @@ fn unfit_weights_are_refused_by_key() {
 #[test]
 fn unfit_image_sizes_are_refused() {
     let weights = weights(Architecture::Compact, 2, 0, [16, 16, 3]);
-    let refuse = |size| Architecture::Compact.build_features(&weights, size).unwrap_err().to_string();
+    let refuse_of = |architecture: Architecture, size| {
+        architecture.build_features(&weights, size).unwrap_err().to_string()
+    };
+    let refuse = |size| refuse_of(Architecture::Compact, size);
     // Four poolings halve four times: 2^4 = 16.
     assert_eq!(refuse([15, 20, 3]), "compact needs images of at least 16x16 pixels, got 15x20");
     assert_eq!(refuse([16, 16, 1]), "expected an image size of [height, width, 3], got [16, 16, 1]");
+    // Three poolings, and a window of three places: 3 * 2^3 = 24.
+    let refused = refuse_of(Architecture::CompactPlaces, [40, 23, 3]);
+    assert_eq!(refused, "compact-places needs images of at least 24x24 pixels, got 40x23");
+    let head = Head::new(Architecture::CompactPlaces, 0, 2, [16, 16, 3], &weights).unwrap_err();
+    assert_eq!(head.to_string(), "compact-places needs images of at least 24x24 pixels, got 16x16");
 }

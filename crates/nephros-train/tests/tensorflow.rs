@@ -15,6 +15,7 @@ use std::{
 use nephros_core::{
     keras::{self, ModelFile, Optimizer},
     network::Architecture,
+    predictor::Head,
     weights::{Tensor, Weights},
 };
 use nephros_train::{config::WeightsSource, pretrained, progress::Silent};
@@ -98,9 +99,8 @@ fn predict(
         let images = features.chunks(network.output().len());
         return images.map(|image| image.iter().map(|&value| f64::from(value)).collect()).collect();
     };
-    let head = architecture.build_head(weights, classes, hidden_units, image_size).unwrap();
-    let mut logits = vec![0.0; 3 * classes];
-    head.forward(&features, 3, &mut logits).unwrap();
+    let head = Head::new(architecture, hidden_units, classes, image_size, weights).unwrap();
+    let logits = head.logits(&features, 3).unwrap();
     logits.chunks(classes).map(softmax).collect()
 }
 
@@ -182,6 +182,8 @@ fn cases() -> Vec<Case> {
         case("compact_base.h5", Architecture::Compact, [64, 64, 3], None, sgd),
         case("compact.h5", Architecture::Compact, [64, 48, 3], Some((0, 2)), Optimizer::Adam),
         case("compact_hidden.h5", Architecture::Compact, [64, 64, 3], Some((8, 4)), sgd),
+        case("places_base.h5", Architecture::CompactPlaces, [64, 64, 3], None, sgd),
+        case("places.h5", Architecture::CompactPlaces, [64, 52, 3], Some((0, 3)), Optimizer::Adam),
     ]
 }
 

@@ -200,14 +200,16 @@ fn output_shape(layer: &KerasLayer, inputs: &[(&str, &[u64])]) -> Vec<u64> {
         "Conv2D" => input[..2].iter().copied().chain(outputs).collect(),
         "MaxPooling2D" => input[..2].iter().map(|extent| extent / 2).chain(channels).collect(),
         "AveragePooling2D" => {
-            let side = layer.config["pool_size"][0].as_u64().unwrap_or(1).max(1);
-            input[..2].iter().map(|extent| extent / side).chain(channels).collect()
+            let [side, stride] =
+                ["pool_size", "strides"].map(|key| layer.config[key][0].as_u64().unwrap_or(1).max(1));
+            let windows = |extent: &u64| extent.saturating_sub(side) / stride + 1;
+            input[..2].iter().map(windows).chain(channels).collect()
         }
         "Concatenate" => {
             let channels = inputs.iter().filter_map(|(_, shape)| shape.last()).sum();
             input[..2].iter().copied().chain([channels]).collect()
         }
-        "GlobalAveragePooling2D" => channels.into_iter().collect(),
+        "GlobalAveragePooling2D" | "GlobalMaxPooling2D" => channels.into_iter().collect(),
         "Flatten" => vec![input.iter().product()],
         "Dense" => outputs.into_iter().collect(),
         _ => input.to_vec(),

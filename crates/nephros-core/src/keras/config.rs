@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{KerasErrorKind, archive::LayerNames};
+use crate::network::WINDOW;
 
 /// What a layer does to the values, activation split off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
     /// 3×3 convolution, stride 1, zero padding 1.
     Conv { outputs: usize, bias: bool },
+    /// 1×1 convolution: a dense layer at each place.
+    Places { outputs: usize, bias: bool },
     /// Batch normalization over channels.
     BatchNorm,
     /// `max(x, 0)`.
@@ -19,6 +22,10 @@ pub(super) enum Operation {
     MaxPool,
     /// Mean over rows and columns.
     GlobalAveragePool,
+    /// Mean over each window of [`WINDOW`] rows and columns.
+    WindowMean,
+    /// Maximum over rows and columns.
+    GlobalMaxPool,
     /// The map after the first `early` steps, averaged over squares of `side` places, then the map before this
     /// step, the channels of each at each place of unit length.
     Hypercolumn { early: usize, side: usize },
@@ -33,7 +40,7 @@ pub(super) enum Operation {
 impl Operation {
     /// Whether a layer of this kind has weights in the file.
     pub fn has_weights(self) -> bool {
-        matches!(self, Self::Conv { .. } | Self::BatchNorm | Self::Dense { .. })
+        matches!(self, Self::Conv { .. } | Self::Places { .. } | Self::BatchNorm | Self::Dense { .. })
     }
 }
 
@@ -224,8 +231,7 @@ impl<'a> Layer<'a> {
                 read_model(self.json, Some(self.group), &format!("{}/layers", self.path), chain)?;
             }
             "Conv2D" => {
-                self.check_conv()?;
-                let operation = Operation::Conv { outputs: self.count("filters")?, bias: self.bias() };
+                let operation = self.convolution()?;
                 self.push(chain, operation);
                 self.push_activation(chain)?;
             }
@@ -245,6 +251,15 @@ impl<'a> Layer<'a> {
             "GlobalAveragePooling2D" => {
                 self.expect_channels_last()?;
                 self.push(chain, Operation::GlobalAveragePool);
+            }
+            "AveragePooling2D" => {
+                self.check_window_mean()?;
+                self.push(chain, Operation::WindowMean);
+            }
+            "GlobalMaxPooling2D" => {
+                self.expect_channels_last()?;
+                self.expect_or_absent("keepdims", &[false.into()])?;
+                self.push(chain, Operation::GlobalMaxPool);
             }
             "Flatten" => {
                 self.expect_channels_last()?;
@@ -300,13 +315,26 @@ impl<'a> Layer<'a> {
         }
     }
 
-    fn check_conv(&self) -> Result<(), KerasErrorKind> {
+    fn convolution(&self) -> Result<Operation, KerasErrorKind> {
+        let [one, three] = [1, 3].map(|side| Value::from([side, side].as_slice()));
         self.expect_channels_last()?;
-        self.expect("kernel_size", &[[3, 3].as_slice().into()])?;
+        self.expect("kernel_size", &[three, one.clone()])?;
+        let of_places = self.config["kernel_size"] == one;
+        self.expect("strides", std::slice::from_ref(&one))?;
+        // A kernel of one place needs none.
+        let padding = if of_places { &["same".into(), "valid".into()][..] } else { &["same".into()] };
+        self.expect("padding", padding)?;
+        self.expect_or_absent("dilation_rate", &[one])?;
+        self.expect_or_absent("groups", &[1.into()])?;
+        let (outputs, bias) = (self.count("filters")?, self.bias());
+        Ok(if of_places { Operation::Places { outputs, bias } } else { Operation::Conv { outputs, bias } })
+    }
+
+    fn check_window_mean(&self) -> Result<(), KerasErrorKind> {
+        self.expect_channels_last()?;
+        self.expect("pool_size", &[[WINDOW, WINDOW].as_slice().into()])?;
         self.expect("strides", &[[1, 1].as_slice().into()])?;
-        self.expect("padding", &["same".into()])?;
-        self.expect_or_absent("dilation_rate", &[[1, 1].as_slice().into()])?;
-        self.expect_or_absent("groups", &[1.into()])
+        self.expect("padding", &["valid".into()])
     }
 
     fn check_pool(&self) -> Result<(), KerasErrorKind> {

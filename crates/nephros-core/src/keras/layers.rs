@@ -6,7 +6,7 @@ use super::{
     KerasErrorKind, ModelFile, batch_norm_name, config::BATCH_NORM_EPSILON, layout, topology::feature_map,
 };
 use crate::{
-    network::{FeatureLayer, Tap},
+    network::{EVIDENCE, FeatureLayer, Tap, WINDOW},
     weights::Weights,
 };
 
@@ -54,7 +54,19 @@ pub(super) fn keras_layers(model: &ModelFile<'_>) -> Result<Vec<KerasLayer>, Ker
             layer.trainable = false;
         }
     }
-    let Some(classes) = model.classes else { return Ok(layers) };
+    if let Some(classes) = model.classes {
+        let push = if model.architecture.judges_places() { push_place_head } else { push_head };
+        push(&mut layers, model, map, classes)?;
+    }
+    Ok(layers)
+}
+
+fn push_head(
+    layers: &mut Vec<KerasLayer>,
+    model: &ModelFile<'_>,
+    map: layout::Map,
+    classes: usize,
+) -> Result<(), KerasErrorKind> {
     let mut inputs = map.height * map.width * map.channels;
     // Averaged features are flat already.
     let mut map = (map.height * map.width > 1).then_some(map);
@@ -68,7 +80,25 @@ pub(super) fn keras_layers(model: &ModelFile<'_>) -> Result<Vec<KerasLayer>, Ker
     }
     let name = if model.hidden_units > 0 { "dense_1" } else { "dense" };
     layers.push(dense(name, "softmax", model.weights, "head", [inputs, classes], map)?);
-    Ok(layers)
+    Ok(())
+}
+
+/// Weighs the evidence at each place, averages it over windows and takes that of the best one.
+fn push_place_head(
+    layers: &mut Vec<KerasLayer>,
+    model: &ModelFile<'_>,
+    map: layout::Map,
+    classes: usize,
+) -> Result<(), KerasErrorKind> {
+    let kinds = classes.saturating_sub(1);
+    layers.push(places(model.weights, [map.channels, kinds])?);
+    let config = json!({"pool_size": [WINDOW, WINDOW], "padding": "valid", "strides": [1, 1],
+        "data_format": "channels_last"});
+    layers.push(plain("AveragePooling2D", "places_mean", config));
+    let config = json!({"data_format": "channels_last", "keepdims": false});
+    layers.push(plain("GlobalMaxPooling2D", "global_max_pooling2d", config));
+    layers.push(dense("dense", "softmax", model.weights, "head", [kinds, classes], None)?);
+    Ok(())
 }
 
 fn push_feature(
@@ -142,13 +172,34 @@ fn conv(
         values: layout::oihw_to_hwio(&kernel.values, shape),
     };
     let bias = vector("bias:0", weights, &format!("{key}.bias"), outputs)?;
-    let config = json!({"filters": outputs, "kernel_size": [3, 3], "strides": [1, 1], "padding": "same",
+    Ok(KerasLayer {
+        arrays: vec![kernel, bias],
+        ..plain("Conv2D", name, conv_config(outputs, 3, activation))
+    })
+}
+
+/// A matrix is a kernel of one row and column.
+fn places(weights: &Weights, [inputs, kinds]: [usize; 2]) -> Result<KerasLayer, KerasErrorKind> {
+    let kernel = weights.get(&format!("{EVIDENCE}.weight"), &[kinds, inputs])?;
+    let kernel = Array {
+        name: "kernel:0",
+        shape: vec![1, 1, inputs as u64, kinds as u64],
+        values: layout::dense_to_keras(&kernel.values, inputs, kinds, None),
+    };
+    let bias = vector("bias:0", weights, &format!("{EVIDENCE}.bias"), kinds)?;
+    Ok(KerasLayer {
+        arrays: vec![kernel, bias],
+        ..plain("Conv2D", "places", conv_config(kinds, 1, "linear"))
+    })
+}
+
+fn conv_config(outputs: usize, side: usize, activation: &str) -> Value {
+    json!({"filters": outputs, "kernel_size": [side, side], "strides": [1, 1], "padding": "same",
         "data_format": "channels_last", "dilation_rate": [1, 1], "groups": 1, "activation": activation,
         "use_bias": true, "kernel_initializer": {"class_name": "GlorotUniform", "config": {"seed": null}},
         "bias_initializer": {"class_name": "Zeros", "config": {}}, "kernel_regularizer": null,
         "bias_regularizer": null, "activity_regularizer": null, "kernel_constraint": null,
-        "bias_constraint": null});
-    Ok(KerasLayer { arrays: vec![kernel, bias], ..plain("Conv2D", name, config) })
+        "bias_constraint": null})
 }
 
 fn batch_norm_layer(

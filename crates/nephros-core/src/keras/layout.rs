@@ -53,7 +53,7 @@ pub(super) fn dense_to_torch(values: &[f32], inputs: usize, outputs: usize, map:
 /// `[out, in]` with inputs in `(channel, y, x)` order to `[in, out]` in `(y, x, channel)` order.
 pub(super) fn dense_to_keras(values: &[f32], inputs: usize, outputs: usize, map: Option<Map>) -> Vec<f32> {
     let mut dense = vec![0.0; values.len()];
-    for (output, row) in values.chunks_exact(inputs).enumerate() {
+    for (output, row) in values.chunks_exact(inputs.max(1)).enumerate() {
         for (input, &value) in row.iter().enumerate() {
             dense[channels_last(input, map) * outputs + output] = value;
         }

@@ -3,7 +3,8 @@
 //! In memory all weights have torchvision's keys and axis orders (see
 //! [`Weights`]); the files have Keras'. Features keep the keys of
 //! [`FeatureLayer`], the head is `head.weight` and `head.bias`, with
-//! `head.hidden.weight` and `head.hidden.bias` before it when there is a hidden layer.
+//! `head.hidden.weight` and `head.hidden.bias` before it when there is a hidden layer, or
+//! `head.places.weight` and `head.places.bias` in a network that judges places.
 
 mod archive;
 mod config;
@@ -19,12 +20,12 @@ use std::path::Path;
 pub use error::{KerasError, KerasErrorKind};
 
 use crate::{
-    network::{Architecture, FeatureLayer},
+    network::{Architecture, EVIDENCE, FeatureLayer},
     weights::{Tensor, Weights},
 };
 use config::{Chain, Operation, Step};
 use source::WeightFile;
-use topology::{Feature, Head, Topology};
+use topology::{Feature, Head, HeadLayer, Topology};
 
 /// A classifier from a Keras file.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,7 +87,8 @@ pub fn is_named_so(path: &Path) -> bool {
 }
 
 /// Reads a classifier: VGG16 or nephros' compact network, then at most one hidden dense layer with
-/// ReLU, then dense softmax. Models nested in models, dropout and missing biases are understood.
+/// ReLU, then dense softmax; or compact's first layers and what judges their places. Models nested
+/// in models, dropout and missing biases are understood.
 ///
 /// # Errors
 /// [`KerasError`]; the file is untrusted and nothing in it can make this panic.
@@ -167,8 +169,8 @@ fn read_features(path: &Path) -> Result<Weights, KerasErrorKind> {
 /// The chain that the group names of a weights file stand for.
 fn chain_of_groups(file: &WeightFile) -> Result<Chain, KerasErrorKind> {
     let mut missing = String::new();
-    // Compact first: its groups include names that VGG16 has not.
-    for architecture in [Architecture::Compact, Architecture::Vgg16] {
+    // Compact first: its groups include names that VGG16 has not, and all that judge places.
+    for architecture in [Architecture::Compact, Architecture::CompactPlaces, Architecture::Vgg16] {
         let mut chain = Chain::default();
         for &layer in architecture.layers() {
             push_named_steps(layer, &mut chain.steps);
@@ -262,13 +264,18 @@ fn read_head(
     weights: &mut Weights,
 ) -> Result<(usize, usize), KerasErrorKind> {
     let map = topology::feature_map(topology.architecture, image_size)?;
+    if let Some(places) = head.places {
+        read_places(file, places, map.channels, weights)?;
+    }
     let (hidden, output) = match *head.dense.as_slice() {
         [output] => (None, output),
         [hidden, output] => (Some(hidden), output),
         _ => return Err(topology::too_many_hidden_layers(head)),
     };
-    let mut inputs = map.height * map.width * map.channels;
-    let mut map = Some(map);
+    let (mut inputs, mut map) = match head.places {
+        Some((_, kinds, _)) => (kinds, None),
+        None => (map.height * map.width * map.channels, Some(map)),
+    };
     if let Some(hidden) = hidden {
         read_dense(file, hidden, "head.hidden", inputs, map.take(), weights)?;
         inputs = hidden.1;
@@ -277,9 +284,22 @@ fn read_head(
     Ok((hidden.map_or(0, |hidden| hidden.1), output.1))
 }
 
+/// A kernel of one row and column is a matrix.
+fn read_places(
+    file: &WeightFile,
+    (step, kinds, bias): HeadLayer<'_>,
+    channels: usize,
+    weights: &mut Weights,
+) -> Result<(), KerasErrorKind> {
+    let arrays = file.arrays(step, 1 + usize::from(bias))?;
+    let kernel = file.read(&arrays[0], &[1, 1, channels, kinds])?;
+    weights.0.insert(format!("{EVIDENCE}.weight"), layout::dense_to_torch(&kernel, channels, kinds, None));
+    read_bias(file, arrays.get(1), EVIDENCE, kinds, weights)
+}
+
 fn read_dense(
     file: &WeightFile,
-    (step, outputs, bias): (&Step, usize, bool),
+    (step, outputs, bias): HeadLayer<'_>,
     key: &str,
     inputs: usize,
     map: Option<layout::Map>,

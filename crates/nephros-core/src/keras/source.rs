@@ -159,7 +159,8 @@ impl WeightFile {
             got => return Err(KerasErrorKind::ElementType { got: name_type(&got, &dataset), key }),
         }
         let got = dataset.shape().map_err(damaged)?;
-        let wanted: u64 = shape.iter().map(|&extent| extent as u64).product();
+        // The model's description is as little to be trusted: its product may be beyond any number.
+        let wanted = shape.iter().fold(1_u64, |all, &extent| all.saturating_mul(extent as u64));
         // A lying header must not make us reserve more than the file can hold.
         if !got.iter().copied().eq(shape.iter().map(|&extent| extent as u64))
             || wanted > self.bytes.saturating_mul(MAX_EXPANSION) / 4

@@ -5,7 +5,7 @@ use super::{
     config::{Chain, Operation, Step},
     layout::Map,
 };
-use crate::network::{Architecture, FeatureLayer, pools};
+use crate::network::{Architecture, FeatureLayer};
 
 /// Largest height or width that is believed.
 const MAX_SIDE: usize = 8192;
@@ -29,10 +29,16 @@ pub(super) enum Feature<'a> {
     BatchNorm { step: &'a Step, key: &'static str, channels: usize },
 }
 
-/// The dense layers, first to last, with their outputs and whether they have a bias.
+/// A layer of a head, with its outputs and whether it has a bias.
+pub(super) type HeadLayer<'a> = (&'a Step, usize, bool);
+
+/// What follows the features.
 #[derive(Debug)]
 pub(super) struct Head<'a> {
-    pub dense: Vec<(&'a Step, usize, bool)>,
+    /// The layer that weighs the evidence at each place, in a network that judges places.
+    pub places: Option<HeadLayer<'a>>,
+    /// The dense layers, first to last.
+    pub dense: Vec<HeadLayer<'a>>,
 }
 
 /// What the architecture has at one place.
@@ -45,7 +51,12 @@ struct Expected {
 /// Finds the architecture whose layers the chain begins with.
 pub(super) fn recognise(chain: &Chain) -> Result<Topology<'_>, KerasErrorKind> {
     // What begins as another does comes before it.
-    let candidates = [Architecture::Vgg16Hypercolumn, Architecture::Vgg16, Architecture::Compact];
+    let candidates = [
+        Architecture::Vgg16Hypercolumn,
+        Architecture::Vgg16,
+        Architecture::Compact,
+        Architecture::CompactPlaces,
+    ];
     let mut closest = (0, KerasErrorKind::NoHead);
     for architecture in candidates {
         match split_features(architecture, &chain.steps) {
@@ -74,7 +85,14 @@ fn split_features(architecture: Architecture, steps: &[Step]) -> Result<Split<'_
             step => return Err((place, unknown(&describe(expected.operation), step))),
         }
     }
-    Ok((features, &steps[expected.len()..]))
+    let rest = &steps[expected.len()..];
+    match rest.first() {
+        // What goes on otherwise is a network with more layers, of which these are the first.
+        Some(step) if architecture.judges_places() && !matches!(step.operation, Operation::Places { .. }) => {
+            Err((expected.len(), unknown("MaxPooling2D, or Conv2D of 1 by 1", Some(step))))
+        }
+        _ => Ok((features, rest)),
+    }
 }
 
 /// The layers of an architecture, and what joins an earlier map to the last one.
@@ -126,8 +144,11 @@ fn feature(step: &Step, layer: FeatureLayer) -> Option<Feature<'_>> {
     }
 }
 
-/// Flatten (unless the features end in one vector), hidden dense layers, dense softmax.
+/// Flatten (unless the features end in one vector), hidden dense layers, dense softmax; or what judges places.
 fn read_head(architecture: Architecture, steps: &[Step]) -> Result<Option<Head<'_>>, KerasErrorKind> {
+    if architecture.judges_places() {
+        return read_place_head(steps);
+    }
     let flat = matches!(architecture.layers().last(), Some(FeatureLayer::GlobalAveragePool));
     let mut steps = steps.iter().peekable();
     let flattened = steps.next_if(|step| step.operation == Operation::Flatten).is_some();
@@ -151,8 +172,42 @@ fn read_head(architecture: Architecture, steps: &[Step]) -> Result<Option<Head<'
         }
     }
     match steps.next() {
-        None => Ok(Some(Head { dense })),
+        None => Ok(Some(Head { places: None, dense })),
         other => Err(unknown("the end of the model", other)),
+    }
+}
+
+/// 1×1 convolution, mean over windows, maximum over the map, dense softmax with an output more than the convolution.
+fn read_place_head(steps: &[Step]) -> Result<Option<Head<'_>>, KerasErrorKind> {
+    let mut steps = steps.iter();
+    let Some(first) = steps.next() else { return Ok(None) };
+    let Operation::Places { outputs: kinds, bias } = first.operation else {
+        return Err(unknown("Conv2D of 1 by 1", Some(first)));
+    };
+    let mut expect = |operation: Operation| match steps.next() {
+        Some(step) if step.operation == operation => Ok(()),
+        other => Err(unknown(&describe(operation), other)),
+    };
+    expect(Operation::WindowMean)?;
+    expect(Operation::GlobalMaxPool)?;
+    let dense = match steps.next().map(|step| (step, step.operation)) {
+        Some((step, Operation::Dense { outputs, bias })) if outputs.checked_sub(1) == Some(kinds) => {
+            (step, outputs, bias)
+        }
+        // The first class has no evidence of its own.
+        other => {
+            let expected = format!("Dense with {} units", kinds.saturating_add(1));
+            return Err(unknown(&expected, other.map(|(step, _)| step)));
+        }
+    };
+    match (steps.next(), steps.next()) {
+        (Some(step), None) if step.operation == Operation::Softmax => {
+            Ok(Some(Head { places: Some((first, kinds, bias)), dense: vec![dense] }))
+        }
+        (Some(step), other) if step.operation == Operation::Softmax => {
+            Err(unknown("the end of the model", other))
+        }
+        (other, _) => Err(unknown("the activation softmax", other)),
     }
 }
 
@@ -169,7 +224,7 @@ fn unknown(expected: &str, got: Option<&Step>) -> KerasErrorKind {
             Operation::Relu | Operation::Softmax => {
                 format!("{} of `{}` ({})", describe(step.operation), step.layer, step.class)
             }
-            Operation::Conv { .. } | Operation::Dense { .. } => {
+            Operation::Conv { .. } | Operation::Places { .. } | Operation::Dense { .. } => {
                 format!("`{}` ({})", step.layer, describe(step.operation))
             }
             _ => format!("`{}` ({})", step.layer, step.class),
@@ -181,12 +236,15 @@ fn unknown(expected: &str, got: Option<&Step>) -> KerasErrorKind {
 fn describe(operation: Operation) -> String {
     match operation {
         Operation::Conv { outputs, .. } => return format!("Conv2D with {outputs} filters"),
+        Operation::Places { outputs, .. } => return format!("Conv2D of 1 by 1 with {outputs} filters"),
         Operation::Dense { outputs, .. } => return format!("Dense with {outputs} units"),
         Operation::Hypercolumn { .. } => "Concatenate of two maps of unit length",
         Operation::BatchNorm => "BatchNormalization",
         Operation::Relu => "relu",
         Operation::MaxPool => "MaxPooling2D",
         Operation::GlobalAveragePool => "GlobalAveragePooling2D",
+        Operation::WindowMean => "AveragePooling2D",
+        Operation::GlobalMaxPool => "GlobalMaxPooling2D",
         Operation::Flatten => "Flatten",
         Operation::Softmax => "softmax",
     }
@@ -208,11 +266,10 @@ pub(super) fn image_size(input: Option<[Option<u64>; 3]>) -> Result<[usize; 3], 
 /// Shape of the feature map that an image becomes.
 ///
 /// # Errors
-/// The image is too small for the pooling, too large to be believed, or not of three channels.
+/// The image is too small for the network, too large to be believed, or not of three channels.
 pub(super) fn feature_map(architecture: Architecture, image_size: [usize; 3]) -> Result<Map, KerasErrorKind> {
     let [height, width, channels] = image_size;
-    let pools = pools(architecture.layers());
-    if channels != 3 || height.max(width) > MAX_SIDE || height.min(width) >> pools == 0 {
+    if channels != 3 || height.max(width) > MAX_SIDE || height.min(width) < architecture.least_side() {
         return Err(KerasErrorKind::ImageSize(image_size));
     }
     let shape = architecture.feature_shape(image_size);

@@ -5,9 +5,7 @@ use std::ops::Range;
 use nephros_conv::{ConvError, Layer, Network, NetworkBuilder, Options, Shape};
 use rayon::prelude::*;
 
-use super::{
-    Architecture, BATCH_NORM_EPSILON, FeatureLayer, Features, PlaceHead, WINDOW, features::Chain, pools,
-};
+use super::{Architecture, BATCH_NORM_EPSILON, FeatureLayer, Features, PlaceHead, features::Chain};
 use crate::{
     hint::Hint,
     weights::{Arrays, WeightsError},
@@ -188,8 +186,7 @@ pub(super) fn check_image_size(
     if channels != 3 {
         return Err(NetworkError::Channels { got: image_size });
     }
-    let places = if architecture.judges_places() { WINDOW } else { 1 };
-    let expected = places << pools(architecture.layers());
+    let expected = architecture.least_side();
     let fits = height >= expected && width >= expected;
     if fits { Ok(()) } else { Err(NetworkError::TooSmall { architecture, expected, height, width }) }
 }

@@ -92,6 +92,12 @@ impl Architecture {
         self == Self::CompactPlaces
     }
 
+    /// The least height and width of an image: that of which the head still has a place, or a window of places.
+    pub fn least_side(self) -> usize {
+        let places = if self.judges_places() { WINDOW } else { 1 };
+        places << pools(self.layers())
+    }
+
     /// Whether trained weights of it are published, which a training may leave as they are.
     pub fn is_published(self) -> bool {
         match self {

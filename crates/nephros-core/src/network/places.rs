@@ -95,7 +95,7 @@ impl PlaceHead {
 
     fn logits(&self, map: &[f32]) -> Vec<f32> {
         let mut logits = self.bias.clone();
-        for (winner, gains) in self.winners(map).iter().zip(self.kernel.chunks_exact(self.classes())) {
+        for (winner, gains) in self.winners(map).iter().zip(self.kernel.chunks_exact(self.classes().max(1))) {
             logits.iter_mut().zip(gains).for_each(|(logit, gain)| *logit += gain * winner.evidence);
         }
         logits
@@ -103,7 +103,7 @@ impl PlaceHead {
 
     /// The winning window of each class but the first in the map of one image; of equal ones the first.
     pub fn winners(&self, map: &[f32]) -> Vec<Winner> {
-        (0..self.classes() - 1).map(|kind| self.winner(&self.evidence_at_places(map, kind))).collect()
+        (0..self.evidence_bias.len()).map(|kind| self.winner(&self.evidence_at_places(map, kind))).collect()
     }
 
     /// The evidence of a class but the first at each place of one image, `[height, width]`.
@@ -163,7 +163,7 @@ mod tests {
         let winner = Winner { row: 0, column: 1, evidence: 2.0 - 1.0 };
         assert_eq!(head.winners(&features), [winner]);
         assert_eq!(head.forward(&features, 1).unwrap(), [0.5, 2.0 * 1.0 - 0.5]);
-        assert_eq!(head.evidence_at_places(&features, 0)[8], 17.0);
+        assert_eq!(head.evidence_at_places(&features, 0)[8..9], [17.0]);
     }
 
     #[test]

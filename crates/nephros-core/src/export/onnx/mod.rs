@@ -1,8 +1,9 @@
 //! A model as an ONNX graph.
 //!
 //! Initializers are the model's arrays as they are, under their checkpoint keys: ONNX orders axes as
-//! torchvision does. Images come with their channels last and are transposed once. Batch norms
-//! stay nodes of their own; runtimes fold them into the convolutions when they load the graph.
+//! torchvision does. `head.places.weight` has two more, of one row and column. Images come with their
+//! channels last and are transposed once. Batch norms stay nodes of their own; runtimes fold them into
+//! the convolutions when they load the graph.
 
 mod proto;
 
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use super::{About, Model};
 use crate::{
-    network::{BATCH_NORM_EPSILON, FeatureLayer, LEAST_SQUARE, Tap},
+    network::{BATCH_NORM_EPSILON, EVIDENCE, FeatureLayer, LEAST_SQUARE, Tap, WINDOW},
     weights::WeightsError,
 };
 use proto::{
@@ -77,15 +78,12 @@ fn graph(model: &Model) -> Result<GraphProto, WeightsError> {
     if let Some(tap) = model.about.architecture.tap() {
         graph.push_hypercolumn(model.about.architecture.layers(), tap);
     }
-    // [batch, channels, y, x] to [batch, features], in the order of the head's weights
-    graph.push("Flatten", "flatten", &[], vec![int("axis", 1)]);
-    let mut inputs = model.about.architecture.feature_len(preprocessing.image_size);
-    if model.hidden_units > 0 {
-        graph.push_dense("head.hidden", [inputs, model.hidden_units])?;
-        graph.push("Relu", "head.hidden.relu", &[], Vec::new());
-        inputs = model.hidden_units;
+    let features = model.about.architecture.feature_shape(preprocessing.image_size);
+    if model.about.architecture.judges_places() {
+        graph.push_place_head(features.channels, labels.len())?;
+    } else {
+        graph.push_head(features.len(), labels.len())?;
     }
-    graph.push_dense("head", [inputs, labels.len()])?;
     graph.push("Softmax", OUTPUT, &[], vec![int("axis", -1)]);
     let Builder { node, initializer, .. } = graph;
     Ok(GraphProto {
@@ -178,6 +176,35 @@ impl Builder<'_> {
         name.to_owned()
     }
 
+    /// To logits `[batch, labels]`.
+    fn push_head(&mut self, mut inputs: usize, labels: usize) -> Result<(), WeightsError> {
+        // [batch, channels, y, x] to [batch, features], in the order of the head's weights
+        self.push("Flatten", "flatten", &[], vec![int("axis", 1)]);
+        let hidden_units = self.model.hidden_units;
+        if hidden_units > 0 {
+            self.push_dense("head.hidden", [inputs, hidden_units])?;
+            self.push("Relu", "head.hidden.relu", &[], Vec::new());
+            inputs = hidden_units;
+        }
+        self.push_dense("head", [inputs, labels])
+    }
+
+    /// The evidence at each place, its mean over windows, that of the best window, to logits `[batch, labels]`.
+    fn push_place_head(&mut self, channels: usize, labels: usize) -> Result<(), WeightsError> {
+        let kinds = labels.saturating_sub(1);
+        // A matrix is a kernel of one row and column.
+        let kernel = self.array_as(EVIDENCE, "weight", &[kinds, channels], &[kinds, channels, 1, 1])?;
+        let arrays = [kernel, self.array(EVIDENCE, "bias", &[kinds])?];
+        self.push("Conv", EVIDENCE, &arrays, vec![ints("kernel_shape", &[1, 1]), ints("strides", &[1, 1])]);
+        let side = WINDOW as i64;
+        let windows = vec![ints("kernel_shape", &[side, side]), ints("strides", &[1, 1])];
+        self.push("AveragePool", &format!("{EVIDENCE}.mean"), &[], windows);
+        self.push("GlobalMaxPool", &format!("{EVIDENCE}.largest"), &[], Vec::new());
+        // [batch, kinds, 1, 1] to [batch, kinds]
+        self.push("Flatten", "flatten", &[], vec![int("axis", 1)]);
+        self.push_dense("head", [kinds, labels])
+    }
+
     fn push_dense(&mut self, key: &str, [inputs, outputs]: [usize; 2]) -> Result<(), WeightsError> {
         let arrays = [self.array(key, "weight", &[outputs, inputs])?, self.array(key, "bias", &[outputs])?];
         self.push("Gemm", key, &arrays, vec![int("transB", 1)]);
@@ -186,10 +213,21 @@ impl Builder<'_> {
 
     /// Adds an array as it is and gives its name.
     fn array(&mut self, key: &str, array: &str, shape: &[usize]) -> Result<String, WeightsError> {
+        self.array_as(key, array, shape, shape)
+    }
+
+    /// As [`Self::array`], with the same values in axes of other extents.
+    fn array_as(
+        &mut self,
+        key: &str,
+        array: &str,
+        shape: &[usize],
+        extents: &[usize],
+    ) -> Result<String, WeightsError> {
         let name = format!("{key}.{array}");
         let tensor = self.model.weights.get(&name, shape)?;
         self.initializer.push(TensorProto {
-            dims: shape.iter().map(|&extent| extent as i64).collect(),
+            dims: extents.iter().map(|&extent| extent as i64).collect(),
             data_type: DataType::Float.into(),
             name: name.clone(),
             raw_data: tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect(),
