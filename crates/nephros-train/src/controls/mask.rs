@@ -137,8 +137,8 @@ mod tests {
     fn a_picture_without_a_body_is_hidden_whole_or_in_its_middle() {
         let speck = |at: usize| if at == 0 { 255 } else { 0 };
         let image = RgbImage::new(40, 20, (0..800).flat_map(|at| [speck(at); 3]).collect()).unwrap();
-        assert_eq!(count(&Mask::Body.hide(&image), 255), 0);
-        assert_eq!(count(&Mask::Centre.hide(&image), 255), 1);
+        assert_eq!(count(&Mask::Body.hide(&image, &image), 255), 0);
+        assert_eq!(count(&Mask::Centre.hide(&image, &image), 255), 1);
         assert_ne!(Mask::Body.name_of("ab"), Mask::Centre.name_of("ab"));
     }
 

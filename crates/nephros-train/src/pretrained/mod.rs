@@ -155,7 +155,7 @@ pub fn load(
     cache_dir: &Path,
     progress: &dyn Progress,
 ) -> Result<Pretrained, PretrainedError> {
-    if image_size[2] != 3 || architecture.feature_len(image_size) == 0 {
+    if image_size[2] != 3 || image_size[0].min(image_size[1]) < architecture.least_side() {
         return Err(PretrainedError::ImageSize { architecture, got: image_size });
     }
     match source {

@@ -187,18 +187,23 @@ fn running_statistics_are_of_the_weights_that_are_kept() {
 
 #[test]
 fn the_trained_network_and_the_engine_that_serves_agree() {
-    let params = Params { epochs: 2, ..params() };
-    let weights = fit(&params, None, &Silent).unwrap().weights;
-    let layout = layout(&params);
-    let (samples, pipeline) = (samples(8, 3), pipeline(&params));
+    for architecture in [Architecture::Compact, Architecture::CompactPlaces] {
+        served_as_trained(&Params { architecture, epochs: 2, ..params() });
+    }
+}
+
+fn served_as_trained(params: &Params) {
+    let weights = fit(params, None, &Silent).unwrap().weights;
+    let layout = layout(params);
+    let (samples, pipeline) = (samples(8, 3), pipeline(params));
     let inputs = Inputs::Images { samples: samples.iter().collect(), pipeline: &pipeline };
     let served = inputs.predict(layout, &weights).unwrap();
     let device = Device::flex();
     let trained = Trained::Layers { last: params.architecture.layers().len() };
     let model = Classifier::new(layout, trained, &weights, &device).unwrap();
     let input = TensorData::new(inputs.batch(&[0, 1, 2, 3, 4, 5, 6, 7], None), [8, SIZE, SIZE, 3]);
-    let logits = model.forward(layout.architecture, Tensor::from_data(input, &device));
-    let probabilities: Vec<f32> = softmax(logits, 1).into_data().iter::<f32>().collect();
+    let said = model.forward(layout.architecture, Tensor::from_data(input, &device));
+    let probabilities: Vec<f32> = softmax(said.logits, 1).into_data().iter::<f32>().collect();
     for (trained, served) in probabilities.iter().zip(served.probabilities.concat()) {
         assert!((trained - served).abs() < 1e-5, "{trained} and {served}");
     }
@@ -220,8 +225,8 @@ fn a_hypercolumn_is_the_same_for_the_trained_network_and_the_engine_that_serves(
     let served = inputs().predict(layout, &weights).unwrap().probabilities.concat();
     let model = Classifier::new(layout, Trained::Layers { last: 4 }, &weights, &Device::flex()).unwrap();
     let input = TensorData::new(inputs().batch(&[0, 1, 2, 3], None), [4, 48, 32, 3]);
-    let logits = model.forward(layout.architecture, Tensor::from_data(input, &Device::flex()));
-    let probabilities: Vec<f32> = softmax(logits, 1).into_data().iter::<f32>().collect();
+    let said = model.forward(layout.architecture, Tensor::from_data(input, &Device::flex()));
+    let probabilities: Vec<f32> = softmax(said.logits, 1).into_data().iter::<f32>().collect();
     for (trained, served) in probabilities.iter().zip(&served) {
         assert!((trained - served).abs() < 1e-5, "{trained} and {served}");
     }
