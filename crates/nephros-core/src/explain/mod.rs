@@ -84,7 +84,9 @@ impl Method {
     /// What one unit of a map means.
     pub fn unit(self) -> &'static str {
         match self {
-            Self::GradCam | Self::HiResCam => "weighted activation; all together make up the log-odds",
+            // Of a flattened map, and of a head that judges places, they do not add up to the log-odds.
+            Self::GradCam => "weighted activation",
+            Self::HiResCam => "weighted activation; all together make up the log-odds",
             Self::Occlusion => "fall of the log-odds with a square about the pixel hidden",
             Self::Lime | Self::Shap => "log-odds that the pixel's superpixel adds when shown",
         }
