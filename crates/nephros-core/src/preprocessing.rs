@@ -52,18 +52,13 @@ impl Preprocessing {
 
     /// Crops as [`Crop`] says and resizes to `image_size`.
     pub fn resize(&self, image: &RgbImage) -> RgbImage {
-        let [height, width, _] = self.image_size;
-        resize(&self.crop(image), width, height, self.resample)
+        self.resize_as(image, image)
     }
 
     /// As [`Self::resize`], of `shown`, a picture of the same size, framed as the image is: a mask of it.
     pub fn resize_as(&self, image: &RgbImage, shown: &RgbImage) -> RgbImage {
         let [height, width, _] = self.image_size;
-        let shown = match self.crop {
-            Crop::None => Cow::Borrowed(shown),
-            Crop::Body | Crop::Band => Cow::Owned(cut(shown, self.frame(image))),
-        };
-        resize(&shown, width, height, self.resample)
+        resize(&self.crop_as(image, shown), width, height, self.resample)
     }
 
     /// What of the image [`Self::resize`] stretches to `image_size`.
@@ -74,9 +69,13 @@ impl Preprocessing {
 
     /// What [`Self::frame`] shows, black where it leaves the image.
     pub fn crop<'a>(&self, image: &'a RgbImage) -> Cow<'a, RgbImage> {
+        self.crop_as(image, image)
+    }
+
+    fn crop_as<'a>(&self, image: &RgbImage, shown: &'a RgbImage) -> Cow<'a, RgbImage> {
         match self.crop {
-            Crop::None => Cow::Borrowed(image),
-            Crop::Body | Crop::Band => Cow::Owned(cut(image, self.frame(image))),
+            Crop::None => Cow::Borrowed(shown),
+            Crop::Body | Crop::Band => Cow::Owned(cut(shown, self.frame(image))),
         }
     }
 

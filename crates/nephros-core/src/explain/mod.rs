@@ -33,7 +33,7 @@ use self::{
 };
 use crate::{
     input_gate::Similar,
-    network::{Architecture, FeatureLayer, NetworkError, Precision, pools},
+    network::{Architecture, FeatureLayer, NetworkError, Precision},
     pixels::{Frame, RgbImage},
     predictor::{ModelError, Origin, PredictError, Prediction, Predictor},
     preprocessing::Normalization,
@@ -264,7 +264,7 @@ impl Explainer {
     /// The class activation map of one network input, on its pixels.
     fn cam(&self, input: &[f32], class: usize, weighting: Weighting) -> Result<HeatMap, PredictError> {
         let [height, width, _] = self.predictor.preprocessing().image_size;
-        let pixels = 1 << pools(self.parts.architecture.layers());
+        let pixels = self.parts.architecture.place_side();
         Ok(self.cells(input, class, weighting)?.magnified(height, width, pixels))
     }
 

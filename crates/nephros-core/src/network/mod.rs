@@ -95,7 +95,13 @@ impl Architecture {
     /// The least height and width of an image: that of which the head still has a place, or a window of places.
     pub fn least_side(self) -> usize {
         let places = if self.judges_places() { WINDOW } else { 1 };
-        places << pools(self.layers())
+        places * self.place_side()
+    }
+
+    /// Rows and columns of the image for a place of the map that the layers make.
+    pub fn place_side(self) -> usize {
+        let is_pooling = |layer: &&FeatureLayer| matches!(layer, FeatureLayer::MaxPool { .. });
+        1 << self.layers().iter().filter(is_pooling).count()
     }
 
     /// Whether trained weights of it are published, which a training may leave as they are.
@@ -194,11 +200,6 @@ impl Architecture {
         }
         shapes
     }
-}
-
-/// How often some layers halve the rows and columns of a map.
-pub(crate) fn pools(layers: &[FeatureLayer]) -> usize {
-    layers.iter().filter(|layer| matches!(layer, FeatureLayer::MaxPool { .. })).count()
 }
 
 impl fmt::Display for Architecture {

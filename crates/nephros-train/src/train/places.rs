@@ -45,7 +45,7 @@ impl Known {
             weights: vec![0.0; shape.iter().product()],
             shape,
         };
-        let side = layout.image_size[0] / height;
+        let side = layout.architecture.place_side();
         let (mut drawn, mut real) = (0.0, 0.0);
         let lesions = images.lesions(positions, epoch, side);
         for (at, (lesion, &label)) in lesions.iter().zip(labels).enumerate() {

@@ -81,7 +81,10 @@ fn digest(
     let preprocessing = serde_json::to_string(&pipeline.preprocessing).map_err(std::io::Error::from)?;
     let mut all =
         vec![params, preprocessing, sha256(&initial.to_bytes()?), env!("CARGO_PKG_VERSION").to_owned()];
-    // Labels and lesions follow from these.
-    all.extend(drawn.iter().map(|sample| sample.sha256.clone()));
+    // What is shown of a slice, not what it was drawn as: a control hides a part of it.
+    for Sample { label, pixels, lesion, .. } in drawn {
+        let share = lesion.as_ref().map_or(&[][..], |lesion| &lesion.share);
+        all.push(format!("{label} {} {}", sha256(pixels), sha256(share)));
+    }
     Ok(sha256(all.join("\n").as_bytes()))
 }

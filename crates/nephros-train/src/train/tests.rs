@@ -395,12 +395,12 @@ fn places_are_learned_from_drawn_lesions_and_found_in_images_without() {
         ..params()
     };
     let (pipeline, layout, start) = (pipeline(&params), layout(&params), initial(&params));
-    let drawn = with_lesions(samples(48, 3));
     let cache = tempfile::tempdir().unwrap();
-    let pretrain = |params: &Params| {
+    let pretrain_on = |params: &Params, drawn: &[Sample]| {
         let initial = start.clone();
-        super::pretrained_on_drawn(params, layout, &pipeline, &drawn, initial, cache.path(), &Silent).unwrap()
+        super::pretrained_on_drawn(params, layout, &pipeline, drawn, initial, cache.path(), &Silent).unwrap()
     };
+    let pretrain = |params: &Params| pretrain_on(params, &with_lesions(samples(48, 3)));
     let pretrained = pretrain(&params);
     assert_ne!(pretrained, start);
     let kept = || std::fs::read_dir(cache.path()).unwrap().count();
@@ -408,7 +408,15 @@ fn places_are_learned_from_drawn_lesions_and_found_in_images_without() {
     let of_other_fold = Params { validation_split: 0.3, phantom_share: 0.7, epochs: 9, ..params.clone() };
     assert_eq!((pretrain(&of_other_fold), kept()), (pretrained.clone(), 1));
     assert_eq!((pretrain(&Params { phantom_epochs: 0, ..params.clone() }), kept()), (start.clone(), 1));
-    let (train, validation) = (samples(32, 1), samples(16, 2));
+    // A control hides a part of what is drawn, under the names of the slices as they were drawn.
+    let short = Params { phantom_epochs: 1, ..params.clone() };
+    let whole = pretrain(&short);
+    let mut drawn = with_lesions(samples(48, 3));
+    for sample in &mut drawn {
+        sample.pixels[..SIZE * SIZE].fill(0);
+    }
+    assert_ne!(pretrain_on(&short, &drawn), whole);
+    let (train, validation, drawn) = (samples(32, 1), samples(16, 2), with_lesions(samples(48, 3)));
     let fit = Fit {
         params: &params,
         layout,
@@ -464,4 +472,23 @@ fn a_lesion_moves_as_its_image_does() {
     }
     let real = Sample { lesion: None, ..sample };
     assert_eq!(pipeline.lesion(&real, View::Plain, 8), None);
+}
+
+/// 36 by 44 pixels are 4 by 5 places of 8 pixels and a rest.
+#[test]
+fn places_are_counted_as_the_network_counts_them() {
+    let image_size = [36, 44, 3];
+    let params =
+        Params { architecture: Architecture::CompactPlaces, image_size, augmentation: false, ..params() };
+    let (pipeline, layout) = (pipeline(&params), layout(&params));
+    let share = (0..36 * 44).map(|pixel| if pixel % 44 >= 32 && pixel / 44 < 8 { 255 } else { 0 }).collect();
+    let lesion = Some(Lesion { label: Some(1), share });
+    let sample = Sample { sha256: "wide".into(), label: 1, pixels: vec![0; 36 * 44 * 3], lesion };
+    let images = Inputs::Images { samples: vec![&sample], pipeline: &pipeline };
+    let side = layout.architecture.place_side();
+    let places = images.lesions(&[0], 1, side).swap_remove(0).unwrap().1;
+    let map = layout.architecture.feature_shape(image_size);
+    assert_eq!((places.len(), map.height, map.width), (20, 4, 5));
+    let lesion: Vec<usize> = (0..20).filter(|&place| places[place] > 0.99).collect();
+    assert_eq!(lesion, [4]);
 }
